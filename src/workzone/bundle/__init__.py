@@ -1,0 +1,8 @@
+"""The bundle: schema, writing, verifying, and the runtime that decides without torch."""
+
+from __future__ import annotations
+
+from workzone.bundle.runtime import Detector
+from workzone.bundle.verify import Check, verify_bundle
+
+__all__ = ["Check", "Detector", "verify_bundle"]

@@ -1,0 +1,27 @@
+"""Engines by name; a member is one class that follows ``Engine``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from workzone.bundle.engines.base import Engine, Scores
+from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
+from workzone.bundle.engines.openvino import OpenVinoEngine
+from workzone.errors import BundleError
+
+ENGINES: Mapping[str, type[OnnxRuntimeEngine] | type[OpenVinoEngine]] = {
+    OnnxRuntimeEngine.name: OnnxRuntimeEngine,
+    OpenVinoEngine.name: OpenVinoEngine,
+}
+
+__all__ = ["ENGINES", "Engine", "Scores", "open_engine"]
+
+
+def open_engine(
+    name: str, folder: Path, *, precision: str, device: str = "cpu", threads: int = 0, head: bool = True
+) -> Engine:
+    """Open engine ``name`` on the network in ``folder``; raises BundleError for an unknown name."""
+    if name not in ENGINES:
+        raise BundleError(f"unknown engine {name!r}", fix=f"this version knows: {', '.join(ENGINES)}")
+    return ENGINES[name].open(folder, precision=precision, device=device, threads=threads, head=head)

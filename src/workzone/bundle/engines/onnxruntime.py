@@ -1,0 +1,93 @@
+"""ONNX Runtime: the engine of the light core."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workzone.bundle.engines.base import Engine, FloatViews, Scores
+from workzone.errors import BundleError
+
+
+class OnnxRuntimeEngine(Engine):
+    """Runs ``backbone.onnx`` and ``head.onnx`` on the CPU, or on CUDA where the installed onnxruntime offers it."""
+
+    name: ClassVar[str] = "onnxruntime"
+    backbone_file: ClassVar[str] = "backbone.onnx"
+    head_file: ClassVar[str] = "head.onnx"
+
+    def __init__(self, backbone: Any, head: Any | None, precision: str) -> None:
+        self._backbone = backbone
+        self._head = head
+        self.precision = precision
+        self.embedding_dim = int(backbone.get_outputs()[0].shape[-1])
+
+    @classmethod
+    def open(
+        cls, folder: Path, *, precision: str = "fp32", device: str = "cpu", threads: int = 0, head: bool = True
+    ) -> Self:
+        """See ``Engine.open``; ``head=False`` opens the backbone alone."""
+        backbone = _session(folder / cls.backbone_file, device, threads)
+        return cls(backbone, _session(folder / cls.head_file, device, threads) if head else None, precision)
+
+    @classmethod
+    def open_head(cls, path: Path) -> Callable[[FloatViews, FloatViews, NDArray[np.bool_]], Scores]:
+        """A head alone, as a function of embeddings, boxes and mask (see ``Engine.aggregate``)."""
+        session = _session(path, "cpu", 0)
+        return lambda embeddings, boxes, mask: _run_head(session, embeddings, boxes, mask)
+
+    def embed(self, pixels: NDArray[np.uint8]) -> FloatViews:
+        """See ``Engine.embed``."""
+        (out,) = self._backbone.run(["embeddings"], {"pixels": np.ascontiguousarray(pixels)})
+        return np.asarray(out, dtype=np.float32)
+
+    def aggregate(self, embeddings: FloatViews, boxes: FloatViews, mask: NDArray[np.bool_]) -> Scores:
+        """See ``Engine.aggregate``."""
+        if self._head is None:
+            raise BundleError("this engine was opened without its head")
+        return _run_head(self._head, embeddings, boxes, mask)
+
+
+def _run_head(session: Any, embeddings: FloatViews, boxes: FloatViews, mask: NDArray[np.bool_]) -> Scores:
+    # The exporter drops inputs that a head does not use.
+    feeds = {"embeddings": embeddings, "boxes": boxes, "mask": mask}
+    wanted = {i.name for i in session.get_inputs()}
+    out = session.run(["log_odds", "view_log_odds", "weights"], {k: v for k, v in feeds.items() if k in wanted})
+    return masked_scores(*out, mask)
+
+
+def masked_scores(log_odds: Any, views: Any, weights: Any, mask: NDArray[np.bool_]) -> Scores:
+    """Scores in float64 with NaN and 0 where a view does not exist."""
+    return Scores(
+        log_odds=np.asarray(log_odds, dtype=np.float64),
+        view_log_odds=np.where(mask, np.asarray(views, dtype=np.float64), np.nan),
+        weights=np.where(mask, np.asarray(weights, dtype=np.float64), 0.0),
+    )
+
+
+def _session(path: Path, device: str, threads: int) -> Any:
+    import onnxruntime as ort
+
+    if not path.is_file():
+        raise BundleError("a network file is missing", where=str(path), fix="export the run again")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.inter_op_num_threads = 1
+    available = ort.get_available_providers()
+    if device == "cuda" and "CUDAExecutionProvider" not in available:
+        raise BundleError(
+            "this installation of onnxruntime has no CUDA provider",
+            where=f"providers: {', '.join(available)}",
+            fix="install onnxruntime-gpu or use device cpu",
+        )
+    providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime raises its own unrelated classes
+        raise BundleError(f"onnxruntime cannot read the network: {error}", where=str(path)) from error

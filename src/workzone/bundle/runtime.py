@@ -1,0 +1,193 @@
+"""The detector: opens a bundle without torch and decides on images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from pydantic import ValidationError
+
+from workzone import calibration, decisions
+from workzone.bundle import schema
+from workzone.bundle.embedding import ViewEmbeddings, pad_views
+from workzone.bundle.engines import Engine, Scores, open_engine
+from workzone.calibration import Calibrator
+from workzone.decisions import Certificate, Decision, Policy, ViewScore
+from workzone.decisions.types import NAMES, Decisions
+from workzone.errors import BundleError, ImageError
+from workzone.files import sha256_json
+from workzone.predictions import LABELS, FloatArray
+from workzone.vision import Preprocessing, load_views
+from workzone.vision.batch import Source
+from workzone.vision.decode import MAX_PIXELS
+
+# Views in one pass of the backbone: enough to keep the cores busy, little enough to stay in cache and memory.
+_BATCH_VIEWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """A loaded bundle.
+
+    Attributes:
+        manifest: content of ``bundle.json``.
+        preprocessing: from image file to views.
+        engine: the opened network.
+        calibrator: log-odds to probability.
+        policy: the one rule that decides.
+        certificate: what is promised; bound to engine, calibrator, policy and preprocessing, which was checked.
+    """
+
+    folder: Path
+    manifest: schema.BundleManifest
+    preprocessing: Preprocessing
+    engine: Engine
+    calibrator: Calibrator
+    policy: Policy
+    certificate: Certificate
+
+    @classmethod
+    def load(cls, folder: Path | str, *, device: str = "cpu", threads: int = 0, check_hashes: bool = True) -> Self:
+        """Open the bundle in ``folder``; no code from the file is run.
+
+        Args:
+            folder: the folder that holds ``bundle.json``.
+            device: "cpu", or "cuda" where the engine offers it.
+            threads: threads of the engine, 0 for all cores.
+            check_hashes: compare every file with its hash first (about a second per gigabyte).
+
+        Raises:
+            BundleError: unknown schema, changed or missing files, void certificate.
+        """
+        root = Path(folder)
+        manifest = schema.read_manifest(root)
+        if check_hashes and (problems := schema.check_files(root, manifest)):
+            raise BundleError("; ".join(problems[:3]), where=str(root), fix="take the original bundle or export again")
+        pre, calibrator, policy, certificate = read_parts(root)
+        if problems := void_reasons(manifest, pre, calibrator, policy, certificate):
+            raise BundleError(f"the certificate is void: {'; '.join(problems)}", where=str(root), fix="export the run again")
+        engine = open_engine(
+            manifest.engine.name, root / schema.ENGINE, precision=manifest.engine.precision, device=device, threads=threads
+        )
+        return cls(root, manifest, pre, engine, calibrator, policy, certificate)
+
+    def predict(
+        self,
+        sources: Iterable[Source],
+        *,
+        on_error: Callable[[int, ImageError], None] | None = None,
+        workers: int = 0,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Iterator[tuple[int, Decision]]:
+        """Decide on images, in order; yields (index of the source, decision).
+
+        Args:
+            sources: paths, file contents or Pillow images.
+            on_error: called with index and error for each unusable image; without it the first one is raised.
+            workers: threads that decode, 0 for all cores.
+            max_pixels: largest image that is decoded.
+        """
+
+        def fail(index: int, error: ImageError) -> None:
+            raise error
+
+        waiting: list[tuple[int, np.ndarray, np.ndarray]] = []  # type: ignore[type-arg]
+        views = 0
+        count = workers or len(os.sched_getaffinity(0))
+        for item in load_views(
+            sources, self.preprocessing, workers=count, on_error=on_error or fail, max_pixels=max_pixels
+        ):
+            waiting.append(item)
+            views += len(item[1])
+            if views >= _BATCH_VIEWS:
+                yield from self._decide_batch(waiting)
+                waiting, views = [], 0
+        if waiting:
+            yield from self._decide_batch(waiting)
+
+    def __call__(self, source: Source) -> Decision:
+        """Decide on one image; raises ImageError when it cannot be used."""
+        return next(self.predict([source]))[1]
+
+    def score(self, views: ViewEmbeddings) -> Scores:
+        """Scores of images from the embeddings of their views."""
+        return self.engine.aggregate(views.embeddings, views.boxes, views.mask)
+
+    def decide(self, log_odds: FloatArray) -> Decisions:
+        """Decisions for log-odds (N,) of this bundle's engine."""
+        return self.policy.decide(self.calibrator(log_odds))
+
+    def _decide_batch(self, batch: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> Iterator[tuple[int, Decision]]:  # type: ignore[type-arg]
+        counts = [len(pixels) for _, pixels, _ in batch]
+        pixels = batch[0][1] if len(batch) == 1 else np.concatenate([p for _, p, _ in batch])
+        embedded = np.concatenate(
+            [self.engine.embed(pixels[i : i + 2 * _BATCH_VIEWS]) for i in range(0, len(pixels), 2 * _BATCH_VIEWS)]
+        )
+        parts = np.split(embedded, np.cumsum(counts)[:-1])
+        views = pad_views([(e, boxes) for e, (_, _, boxes) in zip(parts, batch, strict=True)])
+        scores = self.score(views)
+        decided = self.decide(scores.log_odds)
+        for row, (index, _, boxes) in enumerate(batch):
+            yield index, one_decision(scores, decided, row, boxes)
+
+
+def one_decision(scores: Scores, decided: Decisions, row: int, boxes: np.ndarray) -> Decision:  # type: ignore[type-arg]
+    """Record of image ``row`` with its views (boxes (V, 4))."""
+    p = float(decided.probability[row])
+    entropy = -sum(q * float(np.log(q)) for q in (p, 1.0 - p) if q > 0)
+    per_view = scores.view_log_odds[row, : len(boxes)]
+    return Decision(
+        label=NAMES[int(decided.codes[row])],
+        probability=p,
+        log_odds=float(scores.log_odds[row]),
+        prediction_set=frozenset(name for name, inside in zip(LABELS, decided.sets[row], strict=True) if inside),
+        reason=decided.reasons[row],
+        uncertainty={"entropy": entropy, "view_spread": float(np.std(per_view))},
+        views=tuple(
+            ViewScore(
+                box=(float(b[0]), float(b[1]), float(b[2]), float(b[3])),
+                log_odds=float(per_view[v]),
+                weight=float(scores.weights[row, v]),
+            )
+            for v, b in enumerate(boxes)
+        ),
+    )
+
+
+def read_parts(root: Path) -> tuple[Preprocessing, Calibrator, Policy, Certificate]:
+    """Read the small files of a bundle.
+
+    Raises:
+        BundleError: malformed content, or not exactly one policy.
+    """
+    stored = schema.read_json_bounded(root / schema.CALIBRATOR)
+    if not isinstance(stored, dict):
+        raise BundleError("calibrator.json is not an object", where=str(root))
+    try:
+        pre = Preprocessing.model_validate(schema.read_json_bounded(root / schema.PREPROCESSING))
+        certificate = Certificate.model_validate(schema.read_json_bounded(root / schema.CERTIFICATE))
+    except ValidationError as error:
+        raise BundleError(f"a file of the bundle is malformed: {error.errors()[0]['msg']}", where=str(root)) from error
+    policy = decisions.from_dict(schema.read_json_bounded(root / schema.POLICY))
+    return pre, calibration.from_dict(stored), policy, certificate
+
+
+def void_reasons(
+    manifest: schema.BundleManifest,
+    pre: Preprocessing,
+    calibrator: Calibrator,
+    policy: Policy,
+    certificate: Certificate,
+) -> list[str]:
+    """Why the certificate does not belong to these parts; empty when it does."""
+    pairs = (
+        ("engine", certificate.engine_sha256, schema.engine_sha256(manifest)),
+        ("preprocessing", certificate.preprocessing_sha256, sha256_json(pre.model_dump(mode="json"))),
+        ("calibrator", certificate.calibrator_sha256, sha256_json(calibrator.to_dict())),
+        ("policy", certificate.policy_sha256, sha256_json(policy.to_dict())),
+    )
+    return [f"it was issued for another {name}" for name, promised, found in pairs if promised != found]

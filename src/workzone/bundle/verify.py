@@ -1,0 +1,74 @@
+"""``workzone verify``: recompute every hash, check that the certificate fits, and answer the golden cases again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from workzone.bundle import schema
+from workzone.bundle.runtime import Detector, read_parts, void_reasons
+from workzone.errors import BundleError, WorkzoneError
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check: its name, whether it passed, and the reason or the evidence."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def verify_bundle(folder: Path) -> list[Check]:
+    """Run all checks that can still be run after a failure; a bundle is good when every check passed."""
+    try:
+        manifest = schema.read_manifest(folder)
+    except WorkzoneError as error:
+        return [Check("schema", False, str(error))]
+    checks = [Check("schema", True, f"version {manifest.schema_version}, sealed, {len(manifest.files)} files listed")]
+    problems = schema.check_files(folder, manifest)
+    checks.append(Check("hashes", not problems, "; ".join(problems) or f"{len(manifest.files)} files unchanged"))
+    try:
+        parts = read_parts(folder)
+    except WorkzoneError as error:
+        return [*checks, Check("policy and certificate", False, str(error))]
+    void = void_reasons(manifest, *parts)
+    certificate = parts[3]
+    checks.append(
+        Check(
+            "certificate",
+            not void,
+            "; ".join(void) or f"belongs to these files; {'certified' if certificate.certified else 'no certified promise'}",
+        )
+    )
+    if problems or void:
+        return checks  # the golden cases of a changed bundle prove nothing
+    checks.append(_golden(folder))
+    return checks
+
+
+def read_golden(folder: Path) -> schema.Golden:
+    """Golden cases of the bundle; raises BundleError when malformed."""
+    try:
+        return schema.Golden.model_validate(schema.read_json_bounded(folder / schema.GOLDEN_CASES))
+    except ValidationError as error:
+        raise BundleError(f"golden/cases.json is malformed: {error.errors()[0]['msg']}", where=str(folder)) from error
+
+
+def _golden(folder: Path) -> Check:
+    try:
+        golden = read_golden(folder)
+        detector = Detector.load(folder, check_hashes=False)
+        answers = [a for _, a in detector.predict(folder / case.image for case in golden.cases)]
+    except WorkzoneError as error:
+        return Check("golden cases", False, str(error))
+    worst = max(abs(a.log_odds - c.log_odds) for a, c in zip(answers, golden.cases, strict=True))
+    wrong = [
+        f"{c.image}: {a.label} (log-odds {a.log_odds:.4f}), expected {c.decision} ({c.log_odds:.4f})"
+        for a, c in zip(answers, golden.cases, strict=True)
+        if a.label != c.decision or abs(a.log_odds - c.log_odds) > golden.tolerance
+    ]
+    evidence = f"{len(golden.cases)} cases, largest difference of log-odds {worst:.2g} (tolerance {golden.tolerance:g})"
+    return Check("golden cases", not wrong, "; ".join(wrong) or evidence)

@@ -1,0 +1,173 @@
+"""Choose a calibrator by cross-validated NLL inside ``val_calib``, preferring the simpler of equals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from workzone.calibration import Calibrator, create
+from workzone.calibration.folds import group_folds
+from workzone.data.roles import CalibData, require_calib
+from workzone.errors import DataError
+from workzone.predictions import FloatArray, IntArray
+
+ISOTONIC_MINIMUM = 1000
+"""Images below which isotonic regression overfits (the documentation of scikit-learn gives the same number)."""
+_EPS = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one calibrator achieved out of fold.
+
+    Attributes:
+        name: the calibrator.
+        n_parameters: its free parameters.
+        eligible: whether it took part in the choice.
+        reason: why it did not, or why it was or was not chosen.
+        cv_nll: mean NLL per image in nats, over images and repeats; None where it could not be fitted.
+        se: standard error of ``cv_nll`` over groups.
+        excess: ``cv_nll`` minus that of the lowest eligible row.
+        excess_se: standard error of ``excess`` over groups, paired image by image.
+        brier: mean squared error of the out-of-fold probabilities, averaged over repeats.
+        ece: binary expected calibration error (15 equal-width bins) of the same, averaged over repeats.
+    """
+
+    name: str
+    n_parameters: int
+    eligible: bool
+    reason: str
+    cv_nll: float | None = None
+    se: float | None = None
+    excess: float | None = None
+    excess_se: float | None = None
+    brier: float | None = None
+    ece: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON."""
+        return {key: getattr(self, key) for key in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The chosen calibrator, fitted on all images, and every candidate's row in the order they were given."""
+
+    best: Calibrator
+    table: list[Row]
+    folds: int
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True)
+class _OutOfFold:
+    nll: FloatArray
+    brier: float
+    ece: float
+
+
+def select(data: CalibData, names: Sequence[str], *, folds: int = 5, repeats: int = 2, seed: int) -> Selection:
+    """Choose among calibrators ``names`` and fit the chosen one on all of ``data``.
+
+    Each repeat deals the groups into ``folds`` stratified folds (fewer where there are fewer groups) and scores every
+    image with a calibrator fitted on the other folds. Chosen is the calibrator with the fewest parameters whose NLL
+    exceeds the lowest by no more than one standard error of that excess. The error is the one of the paired difference:
+    the plain standard error of an NLL is dominated by how hard the images are, which all candidates share, and would
+    let the identity win against real miscalibration.
+
+    Raises:
+        LeakageError: ``data`` is anything but ``CalibData``.
+        DataError: fewer than two groups, or no candidate could be fitted in every fold.
+        ConfigError: an unknown name.
+    """
+    if not names:
+        raise ValueError("names must hold at least one calibrator")
+    if folds < 2 or repeats < 1:
+        raise ValueError("folds must be at least 2 and repeats at least 1")
+    calib = require_calib(data, user="the choice of a calibrator")
+    candidates = list(dict.fromkeys(names))
+    for name in candidates:
+        create(name)
+    groups = np.unique(calib.groups, return_inverse=True)[1]
+    n_groups = int(groups.max(initial=-1)) + 1
+    if n_groups < 2:
+        raise DataError(
+            f"cross-validation needs at least two groups, and the calibration images hold {n_groups}",
+            where="the choice of a calibrator",
+            fix="name one calibrator instead of several, or give val_calib more groups",
+        )
+    used_folds = min(folds, n_groups)
+    rng = np.random.default_rng(seed)
+    fold_sets = [group_folds(calib.labels, calib.groups, used_folds, rng) for _ in range(repeats)]
+
+    results: dict[str, _OutOfFold | str] = {name: _out_of_fold(calib, name, fold_sets) for name in candidates}
+    barred = {
+        name: f"needs {ISOTONIC_MINIMUM} images or more, has {len(calib)}; chosen only where it is the sole candidate"
+        for name in candidates
+        if name == "isotonic" and len(calib) < ISOTONIC_MINIMUM and len(candidates) > 1
+    }
+    scored = {name: r for name, r in results.items() if isinstance(r, _OutOfFold)}
+    eligible = [name for name in scored if name not in barred]
+    if not eligible:
+        failed = "; ".join(f"{name}: {r if isinstance(r, str) else barred[name]}" for name, r in results.items())
+        raise DataError("no calibrator can be chosen", where=failed, fix="give val_calib more images of both classes")
+
+    lowest = min(eligible, key=lambda name: (float(scored[name].nll.mean()), create(name).n_parameters))
+    excess = {name: _mean_and_se(r.nll - scored[lowest].nll, groups) for name, r in scored.items()}
+    within = [name for name in eligible if excess[name][0] <= excess[name][1]]
+    chosen = min(within, key=lambda name: (create(name).n_parameters, excess[name][0]))
+
+    table = []
+    for name in candidates:
+        result, size = results[name], create(name).n_parameters
+        if isinstance(result, str):
+            table.append(Row(name, size, eligible=False, reason=result))
+            continue
+        mean, se = _mean_and_se(result.nll, groups)
+        if name in barred:
+            reason = barred[name]
+        elif name == chosen:
+            reason = "chosen: " + (
+                "lowest NLL" if name == lowest else f"simplest within one standard error of {lowest}"
+            )
+        elif name in within:
+            reason = f"within one standard error of {lowest}, not simpler than {chosen}"
+        else:
+            reason = f"more than one standard error above {lowest}"
+        table.append(
+            Row(name, size, name not in barred, reason, mean, se, *excess[name], brier=result.brier, ece=result.ece)
+        )
+    return Selection(create(chosen).fit(calib), table, used_folds, repeats)
+
+
+def _out_of_fold(calib: CalibData, name: str, fold_sets: Sequence[IntArray]) -> _OutOfFold | str:
+    """Out-of-fold results of one calibrator, or the reason why a fold could not be fitted."""
+    from workzone.metrics.calibration import ece  # the predict path imports this package
+
+    y = calib.labels.astype(np.float64)
+    nll = np.zeros(len(calib))
+    briers, eces = [], []
+    for fold_of in fold_sets:
+        p = np.full(len(calib), np.nan)
+        for fold in np.unique(fold_of).tolist():
+            held_out = fold_of == fold
+            try:
+                p[held_out] = create(name).fit(calib.take(~held_out))(calib.scores[held_out])
+            except DataError as error:
+                return f"fold {fold + 1} of {len(np.unique(fold_of))} cannot be fitted: {error.what}"
+        q = np.clip(p, _EPS, 1.0 - _EPS)
+        nll -= (y * np.log(q) + (1.0 - y) * np.log1p(-q)) / len(fold_sets)
+        briers.append(float(np.mean((p - y) ** 2)))
+        eces.append(float(ece(calib.labels, p)))
+    return _OutOfFold(nll, float(np.mean(briers)), float(np.mean(eces)))
+
+
+def _mean_and_se(values: FloatArray, groups: IntArray) -> tuple[float, float]:
+    """Mean over images and its standard error with groups as the independent units."""
+    mean = float(values.mean())
+    residuals = np.bincount(groups, weights=values - mean)
+    n_groups = len(residuals)
+    return mean, float(np.sqrt(n_groups / (n_groups - 1.0) * np.sum(residuals**2)) / len(values))

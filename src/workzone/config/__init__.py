@@ -1,0 +1,5 @@
+"""Typed configuration: models, presets, overrides and their documentation."""
+
+from workzone.config.models import RunConfig
+
+__all__ = ["RunConfig"]

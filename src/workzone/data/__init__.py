@@ -1,0 +1,1 @@
+"""The data contract: manifest, sources, splits, split roles and quality checks."""

@@ -1,0 +1,186 @@
+"""Evaluate a detector on labelled images and write everything that is reported about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workzone.config.models import EvaluateConfig
+from workzone.evaluation import plots as draw
+from workzone.evaluation.figures import plain
+from workzone.evaluation.gallery import gallery
+from workzone.evaluation.inputs import Evaluated
+from workzone.evaluation.report import confusion_tables, render
+from workzone.evaluation.slices import Slices, compute_slices
+from workzone.evaluation.style import Plot, printable
+from workzone.evaluation.summary import SCHEMA_VERSION, Summary, summarise
+from workzone.evaluation.tables import caption, summary_rows
+from workzone.evaluation.words import cautions, certificate_line, headline
+from workzone.files import write_atomic, write_json
+
+
+def evaluate(
+    evaluated: Evaluated, settings: EvaluateConfig, folder: Path, *, seed: int, progress: Callable[[str], None] = lambda _: None
+) -> Summary:
+    """Compute figures with intervals and write the folder of an evaluation; ``metrics_summary.json`` comes last.
+
+    Written are the JSON files, a PNG of each plot, and ``report.html``, which holds all of it in one file.
+
+    Args:
+        evaluated: labelled images with scores and decisions.
+        settings: resamples, interval, slices, gallery.
+        folder: made where missing; files in it are replaced one by one.
+        seed: of every draw.
+        progress: called with a few words before each step.
+    """
+    from workzone import __version__
+
+    summary = summarise(evaluated, settings, seed=seed, progress=progress)
+    slices = compute_slices(
+        evaluated, settings.slices, draws=summary.draws, fewest=settings.min_slice, progress=progress
+    )
+    pictures = gallery(evaluated, settings.gallery, progress=progress)
+    progress("plots")
+    plots = make_plots(evaluated, summary, slices)
+    page = {name: plot for name, plot in plots.items() if name != "confusion"}
+    progress("report")
+    html = render(evaluated, summary, slices, pictures, page, version=__version__)
+    folder.mkdir(parents=True, exist_ok=True)
+    for plot in plots.values():
+        plot.save_png(folder)
+    write_json(folder / "confusion.json", _confusion(evaluated))
+    write_json(folder / "per_class_metrics.json", _per_class(summary))
+    write_json(folder / "bootstrap_ci.json", _intervals(summary))
+    write_json(folder / "slices.json", _slices(slices))
+    write_atomic(folder / "report.html", html)
+    title, sentence = certificate_line(summary)
+    words = {"certificate": [title, sentence], "headline": headline(summary), "cautions": cautions(evaluated, summary, slices)}
+    terminal = {"rows": [list(row) for row in summary_rows(summary)], "caption": caption(summary)}
+    about = {"meta": plain(evaluated.meta), "policy": plain(evaluated.policy), "calibrators": plain(evaluated.calibrators)}
+    write_json(folder / "metrics_summary.json", summary.to_dict() | {"words": words, "terminal": terminal} | about)
+    return summary
+
+
+def make_plots(e: Evaluated, s: Summary, slices: Slices) -> dict[str, Plot]:
+    """Every plot by name; the forest of slices only where there are slices."""
+    labels, policy = s.systems["argmax"].natural, s.systems["policy"].natural
+    one = s.systems.get("one_view")
+    curves = [draw.Curve(f"all views, AUROC {labels['auroc'].value:.3f}", e.probability)]
+    precisions = [draw.Curve(f"all views, AUPRC {labels['average_precision'].value:.3f}", e.probability)]
+    confidence = np.maximum(e.probability, 1.0 - e.probability)
+    correct = [("all views, at 0.5", e.argmax == e.labels, confidence)]
+    if e.one_view is not None and one is not None:
+        p = e.one_view.probability
+        curves.append(draw.Curve(f"one view, AUROC {one.natural['auroc'].value:.3f}", p))
+        precisions.append(draw.Curve(f"one view, AUPRC {one.natural['average_precision'].value:.3f}", p))
+        correct.append(("one view, at 0.5", (p >= 0.5) == e.labels, np.maximum(p, 1.0 - p)))
+    points = []
+    if np.isfinite(policy["found"].value) and np.isfinite(policy["fpr"].value):
+        points = [
+            draw.Point("policy", policy["fpr"].value, policy["found"].value),
+            draw.Point("at 0.5", labels["fpr"].value, labels["recall"].value),
+        ]
+    operating = None
+    if s.counts["decided"]:
+        coverage, risk = policy["coverage"], policy["risk"]
+        operating = draw.Point("policy", coverage.value, risk.value, _ends(coverage), _ends(risk))
+    plots = [
+        draw.confusion(confusion_tables(e)[:2], "Confusion tables of the policy and of answers at 0.5."),
+        draw.roc(e.labels, curves, points, f"ROC curve; {curves[0].label}."),
+        draw.precision_recall(e.labels, precisions, f"Precision-recall curve; {precisions[0].label}."),
+        draw.reliability(
+            e.labels, e.probability, f"Reliability diagram; ECE {s.calibration['all_views']['ece_verdict']['ece']:.3f}.",
+            level=s.draws.level,
+        ),
+        draw.risk_coverage(
+            correct, operating, f"Risk-coverage curve; the policy decides {policy['coverage'].value:.0%} of the images."
+        ),
+        draw.confidence_histogram(
+            e.argmax == e.labels, e.decisions.accepted, confidence, "Confidence of right and of wrong answers."
+        ),
+    ]  # fmt: skip
+    if slices.rows:
+        plots.append(_forest(s, slices))
+    return {plot.name: plot for plot in plots}
+
+
+def _ends(interval: Any) -> tuple[float, float] | None:
+    return (interval.low, interval.high) if np.isfinite(interval.low) else None
+
+
+def _forest(s: Summary, slices: Slices) -> Plot:
+    rows: list[draw.ForestRow] = []
+    column = None
+    for row in slices.rows:
+        if row.column != column:
+            column = row.column
+            rows.append(draw.ForestRow(printable(column.replace("_", " ")), (), heading=True))
+        panels = []
+        for name in ("fnr", "fpr"):
+            value = row.argmax[name]
+            low, high = (value.low, value.high) if np.isfinite(value.low) else (value.value, value.value)
+            panels.append((value.value, low, high) if np.isfinite(value.value) else None)
+        rows.append(draw.ForestRow(f"{printable(row.value, 26)}  ({row.n_positive} / {row.n - row.n_positive})", panels))
+    pooled = [v if np.isfinite(v) else None for v in (s.systems["argmax"].natural[m].value for m in ("fnr", "fpr"))]
+    return draw.forest(rows, ("roadwork missed", "false alarms"), pooled, "Missed roadwork and false alarms by slice.")
+
+
+def _confusion(e: Evaluated) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tables": [
+            {"system": title, "truth": ["roadwork", "no_roadwork"], "answers": answers, "counts": counts.tolist()}
+            for title, counts, answers in confusion_tables(e)
+        ],
+    }
+
+
+def _per_class(s: Summary) -> dict[str, Any]:
+    labels, policy = s.systems["argmax"].natural, s.systems["policy"].natural
+    n = {"roadwork": s.n_positive, "no_roadwork": s.n - s.n_positive}
+    rows = {
+        "roadwork": {
+            "at_0.5": {"recall": labels["recall"], "precision": labels["precision"], "f1": labels["f1"], "missed": labels["fnr"]},
+            "policy": {"found": policy["found"], "missed": policy["fnr"], "coverage": policy["coverage_roadwork"],
+                       "precision": policy["precision_decided"]},
+        },
+        "no_roadwork": {
+            "at_0.5": {"recall": labels["specificity"], "false_alarms": labels["fpr"]},
+            "policy": {"false_alarms": policy["fpr"], "coverage": policy["coverage_no_roadwork"]},
+        },
+    }  # fmt: skip
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "n": s.n,
+        "prevalence": s.prevalence,
+        "classes": {name: {"n": n[name], **plain(row)} for name, row in rows.items()},
+    }
+
+
+def _intervals(s: Summary) -> dict[str, Any]:
+    full = s.to_dict()
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "interval": full["interval"],
+        "n": s.n,
+        "n_groups": s.n_groups,
+        "prevalence": s.prevalence,
+        "stated_prevalence": s.stated_prevalence,
+        "systems": full["systems"],
+        "macro": full["macro"],
+    }
+
+
+def _slices(slices: Slices) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "slices": [plain({name: getattr(row, name) for name in type(row).__slots__}) for row in slices.rows],
+        "left_out": [{"column": c, "value": v, "n": n} for c, v, n in slices.left_out],
+        "not_recorded": list(slices.not_recorded),
+        "worst": plain(slices.worst),
+        "day_night": plain(slices.day_night),
+        "hour_by_weather": plain(slices.grid),
+    }

@@ -1,0 +1,102 @@
+"""What an evaluation is given: the scores of one bundle on the test images, and what is known about the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workzone.decisions.certificate import Certificate
+from workzone.decisions.types import Decisions
+from workzone.errors import DataError
+from workzone.predictions import FloatArray, IntArray, Predictions, StrArray
+
+
+@dataclass(frozen=True)
+class OneView:
+    """The same images scored by the single global view, for comparison.
+
+    Attributes:
+        log_odds: (N,) uncalibrated log-odds of the global view.
+        probability: (N,) calibrated probability.
+        decisions: what the policy would decide on them, or None.
+    """
+
+    log_odds: FloatArray
+    probability: FloatArray
+    decisions: Decisions | None = None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Test images with labels, scores and decisions.
+
+    Attributes:
+        predictions: N labelled images; columns such as source, group, path, hour, weather.
+        probability: (N,) calibrated probability of roadwork, all views.
+        decisions: what the policy of the bundle decided.
+        policy: name and parameters of the policy.
+        one_view: the global view alone, or None.
+        calibrators: rows of the choice between calibrators (name, cv_nll, brier, ...); the chosen row has ``chosen``.
+        certificate: the certificate of the bundle, or None.
+        meta: what the run was: run, data, engine, precision, backbone, views, versions, dates.
+        root: folder that relative picture paths start from, or None.
+
+    Raises:
+        DataError: no labels, no images, or arrays of unequal length.
+    """
+
+    predictions: Predictions
+    probability: FloatArray
+    decisions: Decisions
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    one_view: OneView | None = None
+    calibrators: Sequence[Mapping[str, Any]] = ()
+    certificate: Certificate | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    root: Path | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.predictions)
+        if n == 0:
+            raise DataError("there are no images to evaluate", fix="check the data and the split")
+        if self.predictions.labels is None:
+            raise DataError("the images have no labels, so nothing can be evaluated", fix="give a labelled manifest")
+        lengths = {"probability": len(self.probability), "decisions": len(self.decisions)}
+        if self.one_view is not None:
+            lengths["one_view"] = len(self.one_view.probability)
+            if self.one_view.decisions is not None:
+                lengths["one_view.decisions"] = len(self.one_view.decisions)
+        for name, length in lengths.items():
+            if length != n:
+                raise DataError(f"{name} holds {length} values for {n} images")
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    @cached_property
+    def labels(self) -> IntArray:
+        """(N,) 0 or 1."""
+        return np.asarray(self.predictions.labels, dtype=np.int64)
+
+    @cached_property
+    def argmax(self) -> NDArray[np.int8]:
+        """(N,) decision codes of the calibrated probability at 0.5, without abstaining."""
+        return np.asarray(self.probability >= 0.5, dtype=np.int8)
+
+    @cached_property
+    def sources(self) -> StrArray:
+        """(N,) source of each image, 'unknown' where not recorded."""
+        return self.predictions.column("source")
+
+    @cached_property
+    def groups(self) -> StrArray:
+        """(N,) unit that is resampled: the group within its source; an image without a group is its own."""
+        group = self.predictions.column("group", default="")
+        own = np.where(group == "", np.char.add("image:", self.predictions.ids), np.char.add("group:", group))
+        return np.asarray(own, dtype=np.str_)

@@ -1,0 +1,76 @@
+"""Atomic writes, hashes and canonical JSON: the only way this project puts bytes on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_CHUNK = 1 << 20
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``target`` that replaces it when the block succeeds and vanishes when it fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=f".partial{target.suffix}", dir=target.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        with partial.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        partial.chmod(0o644)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_atomic(target: Path, content: bytes | str) -> None:
+    """Write ``content`` so that ``target`` holds either its old or its whole new content, whatever happens."""
+    with atomic_path(target) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one text form of ``value``: sorted keys, two-space indent, no NaN, trailing newline."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write ``value`` as canonical JSON, atomically."""
+    write_atomic(target, canonical_json(value))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises ``json.JSONDecodeError`` or ``OSError`` unchanged for the caller to explain."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file as 64 hex digits, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_bytes(content: bytes) -> str:
+    """SHA-256 of ``content`` as 64 hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """SHA-256 of the canonical JSON form of ``value``."""
+    return sha256_bytes(canonical_json(value).encode())
+
+
+def sha256_tree(files: Mapping[str, str]) -> str:
+    """SHA-256 over a mapping of relative path to file hash; the order of the mapping does not matter."""
+    return sha256_json(dict(files))

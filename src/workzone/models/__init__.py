@@ -1,0 +1,1 @@
+"""Networks: backbones, low-rank adapters, heads and aggregators over views."""

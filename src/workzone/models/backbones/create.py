@@ -1,0 +1,125 @@
+"""From settings to a backbone with real weights, and back to files."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from workzone.config.models import ModelConfig
+from workzone.errors import ConfigError, WeightsError
+from workzone.files import atomic_path, read_json, write_json
+from workzone.models.backbones.base import Backbone
+from workzone.models.backbones.registry import BACKBONES, BackboneSpec, Pooling
+from workzone.models.backbones.weights import load_weights
+
+WEIGHTS_FILE = "backbone.safetensors"
+SETTINGS_FILE = "backbone.json"
+
+
+def create_backbone(
+    config: ModelConfig, *, drop_path: float = 0.0, checkpointing: bool = False, _random_for_tests: bool = False
+) -> Backbone:
+    """Build the backbone of ``config`` with its weights, in evaluation mode.
+
+    Args:
+        config: name, weights, image size and pooling.
+        drop_path: stochastic depth in training mode.
+        checkpointing: recompute activations to save memory in training.
+
+    Raises:
+        ConfigError: unknown name, image size or pooling.
+        WeightsError: weights are missing or do not fit.
+    """
+    spec = find_spec(config.backbone)
+    pooling = _pooling(config, spec)
+    if config.image_size % spec.patch:
+        raise ConfigError(
+            f"image_size {config.image_size} is not a multiple of {spec.patch}",
+            where="model.image_size",
+            fix=f"take {max(1, round(config.image_size / spec.patch)) * spec.patch}",
+        )
+    network = _network(spec, config.image_size, drop_path)
+    if not _random_for_tests:
+        load_weights(network, spec, config.backbone, config.weights)
+    if checkpointing:
+        network.set_grad_checkpointing(True)
+    backbone = Backbone(config.backbone, spec, network, image_size=config.image_size, pooling=pooling)
+    return backbone.eval()
+
+
+def find_spec(name: str) -> BackboneSpec:
+    """Row of the registry; raises ConfigError with the nearest names."""
+    if name not in BACKBONES:
+        near = difflib.get_close_matches(name, BACKBONES, n=3) or list(BACKBONES)
+        raise ConfigError(f"unknown backbone {name!r}", where="model.backbone", fix=f"take one of: {', '.join(near)}")
+    return BACKBONES[name]
+
+
+def _pooling(config: ModelConfig, spec: BackboneSpec) -> Pooling:
+    if config.pooling == "auto":
+        return spec.pooling
+    if config.pooling not in spec.poolings:
+        raise ConfigError(
+            f"backbone {config.backbone} has no class token, so pooling {config.pooling!r} does not exist",
+            where="model.pooling",
+            fix=f"take auto or {' or '.join(spec.poolings)}",
+        )
+    return config.pooling
+
+
+def _network(spec: BackboneSpec, image_size: int, drop_path: float) -> Any:
+    import timm
+
+    settings: dict[str, Any] = {"pretrained": False, "num_classes": 0, "drop_path_rate": drop_path}
+    if spec.family != "conv":
+        # Pooling is done outside, so that no pooling norm with weights of its own appears for "avg".
+        settings |= {"img_size": image_size, "global_pool": "token"}
+    network: nn.Module = timm.create_model(spec.timm_name, **settings)
+    return network
+
+
+def save_backbone(backbone: Backbone, folder: Path) -> Path:
+    """Write ``backbone.safetensors`` and ``backbone.json`` below ``folder``; adapters must have been merged.
+
+    The safetensors file can also be given as ``model.weights``.
+    """
+    from safetensors.torch import save_file
+
+    state = {k: v.detach().cpu().contiguous() for k, v in backbone.network.state_dict().items()}
+    if any("lora_" in k for k in state):
+        raise ValueError("merge the adapters before saving a backbone")
+    target = folder / WEIGHTS_FILE
+    with atomic_path(target) as partial:
+        save_file(state, partial)
+    write_json(
+        folder / SETTINGS_FILE,
+        {
+            "name": backbone.name,
+            "image_size": backbone.image_size,
+            "pooling": backbone.pooling,
+            "fingerprint": backbone.fingerprint(),
+        },
+    )
+    return target
+
+
+def load_backbone(folder: Path, *, drop_path: float = 0.0, checkpointing: bool = False) -> Backbone:
+    """Read what ``save_backbone`` wrote; raises WeightsError when the tensors are not those that were saved."""
+    try:
+        settings = read_json(folder / SETTINGS_FILE)
+        config = ModelConfig(
+            backbone=settings["name"],
+            weights=str(folder / WEIGHTS_FILE),
+            image_size=settings["image_size"],
+            pooling=settings["pooling"],
+        )
+        expected = settings["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"the saved backbone cannot be read: {error}", where=str(folder)) from error
+    backbone = create_backbone(config, drop_path=drop_path, checkpointing=checkpointing)
+    if backbone.fingerprint() != expected:
+        raise WeightsError("the tensors are not those that were saved", where=str(folder), fix="train again")
+    return backbone

@@ -1,0 +1,134 @@
+"""Phase bundle: one verifiable folder per engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workzone.bundle.engines import open_engine
+from workzone.bundle.write import BundleParts, write_bundle
+from workzone.decisions import Certificate
+from workzone.errors import CheckFailedError
+from workzone.files import read_json, sha256_file
+from workzone.pipeline.card import model_card
+from workzone.pipeline.engine import environment, git_commit
+from workzone.pipeline.phase import Context, PhaseSpec
+from workzone.pipeline.phases.evaluate import read_decision
+from workzone.pipeline.variants import main_variant, variants
+
+
+def _run(context: Context) -> None:
+    for variant in variants(context.config):
+        target = _target(context, variant)
+        write_bundle(_parts(context, variant), target)
+        context.progress.message(f"  {target}")
+
+
+def _target(context: Context, variant: str) -> Path:
+    a = context.artifacts
+    return a.bundle if variant == main_variant(context.config) else a.variant_bundle(variant)
+
+
+def _parts(context: Context, variant: str) -> BundleParts:
+    config, a = context.config, context.artifacts
+    name, _, precision = variant.partition("-")
+    engine = open_engine(name, a.engine(variant), precision=precision)
+    tolerance = config.export.tolerance if precision == "fp32" else config.export.int8_tolerance
+    parity, images = _golden(context, variant, tolerance)
+    metrics = read_json(a.metrics if variant == main_variant(config) else a.evaluate_variant(variant))
+    certificate = read_json(a.certificate(variant))
+    licence = read_json(a.train_metrics)["licence"]
+    return BundleParts(
+        name=config.out.name,
+        engine=a.engine(variant),
+        engine_name=name,
+        precision=precision,
+        backbone=config.model.backbone,
+        embedding_dim=engine.embedding_dim,
+        preprocessing=read_json(a.preprocessing),
+        calibrator=read_json(a.calibrator(variant)),
+        policy=read_json(a.policy(variant)),
+        certificate=certificate,
+        parity=parity,
+        metrics=metrics,
+        card=model_card(config, variant, metrics, Certificate.model_validate(certificate), licence),
+        golden_images=images,
+        tolerance=tolerance,
+        lineage=_lineage(context, licence),
+    )
+
+
+def _golden(context: Context, variant: str, tolerance: float) -> tuple[dict[str, Any], list[Path]]:
+    """Parity of decisions on the golden images, and those far enough from a threshold to hold on any processor."""
+    config, a = context.config, context.artifacts
+    stored = read_json(a.parity)
+    calibrator, policy = read_decision(context, variant)
+
+    def codes(log_odds: Any) -> Any:
+        return policy.decide(calibrator(np.asarray(log_odds, dtype=np.float64))).codes
+
+    own = np.asarray(stored["log_odds"][variant])
+    steady = (codes(own - tolerance) == codes(own)) & (codes(own + tolerance) == codes(own))
+    decided = {name: codes(scores) for name, scores in stored["log_odds"].items()}
+    same = {name: bool((c == decided[variant])[steady].all()) for name, c in decided.items() if not name.endswith("int8")}
+    if variant.endswith("fp32") and not all(same.values()):
+        different = ", ".join(n for n, s in same.items() if not s)
+        raise CheckFailedError(f"decisions on the golden images differ between {variant} and {different}")
+    rows = np.flatnonzero(steady)
+    if not len(rows):
+        raise CheckFailedError(
+            "every golden image lies within the tolerance of a threshold, so none can prove the bundle",
+            fix="raise export.golden",
+        )
+    labels_first = rows[np.linspace(0, len(rows) - 1, min(config.export.golden, len(rows))).round().astype(int)]
+    images = [a.golden / stored["images"][i] for i in labels_first]
+    report = {
+        "reference": "torch",
+        "engine": variant,
+        **stored["engines"][variant],
+        "tolerance": tolerance,
+        "images": len(own),
+        "images_away_from_thresholds": int(steady.sum()),
+        "decisions_equal": same if variant.endswith("fp32") else {"torch": same["torch"]},
+    }
+    return report, images
+
+
+def _lineage(context: Context, licence: str) -> dict[str, Any]:
+    config, a = context.config, context.artifacts
+    record = read_json(a.record)
+    return {
+        "config_sha256": sha256_file(a.config),
+        "manifest_sha256": sha256_file(a.manifest),
+        "split_sha256": sha256_file(a.splits),
+        "seed": config.seed,
+        "training": config.train.method,
+        "aggregator": config.fuse.aggregator,
+        "backbone_licence": licence,
+        "val_test_opened": record["roles_opened"].get("val_test", 0),
+        "git_commit": git_commit(),
+        "environment": environment(),
+    }
+
+
+SPEC = PhaseSpec(
+    name="bundle",
+    version=1,
+    config=("export", "fuse.aggregator", "train.method", "model", "seed"),
+    inputs=lambda a, c: [
+        a.manifest,
+        a.splits,
+        a.preprocessing,
+        a.parity,
+        a.golden,
+        a.train_metrics,
+        a.metrics,
+        *(a.evaluate_variant(v) for v in variants(c)[1:]),
+        *(p for v in variants(c) for p in (a.engine(v), a.calibrator(v), a.policy(v), a.certificate(v))),
+    ],
+    outputs=lambda a, c: [a.bundle, *(a.variant_bundle(v) for v in variants(c)[1:])],
+    roles=(),
+    run=_run,
+)

@@ -1,0 +1,62 @@
+"""Phase calibrate: from the scores of each exported engine to probabilities, on a part of val_calib."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workzone.calibration.select import Selection, select
+from workzone.config import RunConfig
+from workzone.data.roles import CalibData
+from workzone.files import write_json
+from workzone.pipeline.phase import Context, PhaseSpec
+from workzone.pipeline.phases.embedding import one_view_log_odds, open_variant, score_role
+from workzone.pipeline.variants import variants
+from workzone.predictions import Predictions
+
+
+def _run(context: Context) -> None:
+    artifacts = context.artifacts
+    data = context.open(CalibData)
+    for variant in variants(context.config):
+        engine = open_variant(context, variant)
+        predictions, views = score_role(context, data, engine, variant)
+        predictions.save(artifacts.calibration_scores(variant))
+        part, _ = calibration_parts(data.with_scores(predictions), context.config)
+        chosen = _select(part, context.config)
+        one_view = Predictions(ids=data.ids, log_odds=one_view_log_odds(context, views), labels=data.labels)
+        small, _ = calibration_parts(data.with_scores(one_view), context.config)
+        write_json(artifacts.calibrator(variant), chosen.best.to_dict())
+        write_json(artifacts.one_view_calibrator(variant), _select(small, context.config).best.to_dict())
+        write_json(artifacts.calibration(variant), _table(chosen, part))
+        context.progress.message(f"  {variant}: {chosen.best.name} on {len(part)} images, {part.n_positive} roadwork")
+
+
+def calibration_parts(data: CalibData, config: RunConfig) -> tuple[CalibData, CalibData]:
+    """The part for the calibrator and the part for the certificate; the same for phase calibrate and phase decide."""
+    return data.disjoint_parts(config.calibrate.fraction, seed=config.seed)
+
+
+def _select(part: CalibData, config: RunConfig) -> Selection:
+    settings = config.calibrate
+    names = settings.candidates if settings.method == "auto" else (settings.method,)
+    return select(part, names, folds=settings.folds, seed=config.seed)
+
+
+def _table(chosen: Selection, part: CalibData) -> dict[str, Any]:
+    rows = [{**row.to_dict(), "chosen": row.name == chosen.best.name} for row in chosen.table]
+    return {"n": len(part), "n_positive": part.n_positive, "images_sha256": part.fingerprint, "methods": rows}
+
+
+SPEC = PhaseSpec(
+    name="calibrate",
+    version=1,
+    config=("seed", "calibrate", "export.engine", "export.precision", "export.also"),
+    inputs=lambda a, c: [a.manifest, a.splits, a.preprocessing, a.one_view_head, *(a.engine(v) for v in variants(c))],
+    outputs=lambda a, c: [
+        path
+        for v in variants(c)
+        for path in (a.calibration_scores(v), a.calibrator(v), a.one_view_calibrator(v), a.calibration(v))
+    ],
+    roles=(CalibData.role,),
+    run=_run,
+)

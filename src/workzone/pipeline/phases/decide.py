@@ -1,0 +1,75 @@
+"""Phase decide: fit the one policy on the other part of val_calib and issue the certificate, for each engine."""
+
+from __future__ import annotations
+
+from workzone import calibration, decisions
+from workzone.bundle.schema import hash_engine
+from workzone.config import RunConfig
+from workzone.data.roles import CalibData
+from workzone.decisions import Policy, fit_policy, issue
+from workzone.files import read_json, sha256_file, sha256_json, write_json
+from workzone.pipeline.artifacts import Artifacts
+from workzone.pipeline.phase import Context, PhaseSpec
+from workzone.pipeline.phases.calibrate import calibration_parts
+from workzone.pipeline.variants import variants
+from workzone.predictions import Predictions
+
+
+def _run(context: Context) -> None:
+    artifacts = context.artifacts
+    data = context.open(CalibData)
+    for variant in variants(context.config):
+        scored = data.with_scores(Predictions.load(artifacts.calibration_scores(variant)))
+        first, second = calibration_parts(scored, context.config)
+        calibrator = calibration.from_dict(read_json(artifacts.calibrator(variant)))
+        policy = fit_policy(make_policy(context.config), calibrator, second, calibration=first)
+        name, _, precision = variant.partition("-")
+        certificate = issue(
+            policy,
+            calibrator,
+            calibration=first,
+            certification=second,
+            engine=variant,
+            engine_sha256=hash_engine(name, precision, engine_files(artifacts, variant)),
+            preprocessing_sha256=sha256_json(read_json(artifacts.preprocessing)),
+            split_sha256=sha256_file(artifacts.splits),
+        )
+        write_json(artifacts.policy(variant), policy.to_dict())
+        write_json(artifacts.certificate(variant), certificate.model_dump(mode="json"))
+        context.progress.message(f"  {variant}: " + " ".join(certificate.sentences()[:-1]))
+
+
+def make_policy(config: RunConfig) -> Policy:
+    """The unfitted policy of the configuration."""
+    d = config.decide
+    if d.policy == "argmax":
+        return decisions.create("argmax")
+    return decisions.create(
+        "threshold",
+        target_fnr=d.target_fnr,
+        target_fpr=d.target_fpr,
+        delta=d.delta,
+        min_coverage=d.min_coverage,
+        if_not_certifiable=d.if_not_certifiable,
+        unit=d.unit,
+    )
+
+
+def engine_files(artifacts: Artifacts, variant: str) -> dict[str, str]:
+    """Hash of each file of an exported network, named as in the bundle."""
+    return {f"engine/{p.name}": sha256_file(p) for p in sorted(artifacts.engine(variant).iterdir()) if p.is_file()}
+
+
+SPEC = PhaseSpec(
+    name="decide",
+    version=1,
+    config=("seed", "decide", "calibrate.fraction", "export.engine", "export.precision", "export.also"),
+    inputs=lambda a, c: [
+        a.splits,
+        a.preprocessing,
+        *(p for v in variants(c) for p in (a.engine(v), a.calibration_scores(v), a.calibrator(v))),
+    ],
+    outputs=lambda a, c: [p for v in variants(c) for p in (a.policy(v), a.certificate(v))],
+    roles=(CalibData.role,),
+    run=_run,
+)

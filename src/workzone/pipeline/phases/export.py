@@ -1,0 +1,176 @@
+"""Phase export: the trained network as engines, and how close each is to the network in torch."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workzone.data.roles import SelectData, TrainData
+from workzone.errors import CheckFailedError
+from workzone.files import atomic_path, write_json
+from workzone.pipeline.phase import Context, PhaseSpec
+from workzone.pipeline.phases.embedding import open_variant, read_preprocessing
+from workzone.pipeline.variants import variants
+from workzone.vision import decode, load_views
+
+_GOLDEN_SIDE = 1024
+
+
+def _run(context: Context) -> None:
+    from workzone.export.onnx import export_head
+    from workzone.models.storage import load_head
+
+    config, artifacts = context.config, context.artifacts
+    train, select = context.open(TrainData), context.open(SelectData)
+    head, probe = load_head(artifacts.fuse, name="fusion"), load_head(artifacts.train, name="probe")
+    one_view = artifacts.one_view_head.parent
+    _fresh(one_view)
+    export_head(probe, one_view)
+    wanted = variants(config)
+    views = _calibration_views(context, train) if any(v.endswith("int8") for v in wanted) else None
+    base = artifacts.engine("onnxruntime-fp32")
+    _fresh(base)
+    shutil.copyfile(artifacts.backbone_onnx / "backbone.onnx", base / "backbone.onnx")
+    export_head(head, base)
+    for variant in wanted:
+        if variant != "onnxruntime-fp32":
+            context.progress.message(f"  making {variant}")
+            _make(variant, base, artifacts.engine(variant), views)
+    if "onnxruntime-fp32" not in wanted:
+        wanted = [*wanted, "onnxruntime-fp32"]
+    golden = _golden_images(context, select)
+    write_json(artifacts.parity, _parity(context, golden, wanted, head))
+
+
+def _fresh(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _make(variant: str, base: Path, target: Path, views: NDArray[np.uint8] | None) -> None:
+    _fresh(target)
+    name, _, precision = variant.partition("-")
+    if name == "openvino":
+        from workzone.export.openvino import to_openvino
+
+        to_openvino(base, target, "int8" if precision == "int8" else "fp32", views if precision == "int8" else None)
+    else:
+        from workzone.export.quantise import quantise_onnx
+
+        assert views is not None
+        quantise_onnx(base, target, views)
+
+
+def _calibration_views(context: Context, train: TrainData) -> NDArray[np.uint8]:
+    """Views of some training images, drawn evenly over them: they set the ranges of int8."""
+    assert train.paths is not None
+    count = min(context.config.export.int8_images, len(train))
+    chosen = np.linspace(0, len(train) - 1, count).round().astype(int)
+    rng = np.random.default_rng(context.config.seed)
+    kept = []
+
+    def fail(index: int, error: Exception) -> None:
+        raise error
+
+    paths = [Path(p) for p in train.paths[chosen].tolist()]
+    with context.progress.bar("views for the ranges of int8") as advance:
+        for done, pixels, _ in load_views(paths, read_preprocessing(context), workers=2, on_error=fail):
+            # The whole picture and two tiles of each image: tiles look different from whole pictures.
+            tiles = rng.choice(np.arange(1, len(pixels)), size=min(2, len(pixels) - 1), replace=False)
+            kept.append(pixels[[0, *tiles.tolist()]])
+            advance(done + 1, count)
+    return np.concatenate(kept)
+
+
+def _golden_images(context: Context, select: SelectData) -> list[Path]:
+    """Store some images of val_select, half of them roadwork; twice as many as asked, since bundles drop borderline ones."""
+    assert select.paths is not None
+    folder = context.artifacts.golden
+    _fresh(folder)
+    want = context.config.export.golden
+    chosen: list[int] = []
+    for label in (1, 0):
+        rows = np.flatnonzero(select.labels == label)
+        chosen += np.unique(rows[np.linspace(0, len(rows) - 1, min(want, len(rows))).round().astype(int)]).tolist()
+    stored = []
+    for i, row in enumerate(chosen):
+        image = decode(Path(str(select.paths[row])), max_pixels=context.config.compute.max_pixels)
+        image.thumbnail((_GOLDEN_SIDE, _GOLDEN_SIDE))
+        target = folder / f"{i:02d}.png"
+        with atomic_path(target) as partial:
+            image.save(partial, format="PNG", optimize=True)
+        stored.append(target)
+    return stored
+
+
+def _parity(context: Context, golden: list[Path], wanted: list[str], head):  # type: ignore[no-untyped-def]
+    """Log-odds of each golden image by torch and by each engine; an fp32 engine beyond the tolerance stops the run."""
+    import torch
+
+    from workzone.models.backbones import create_backbone, load_backbone
+
+    config, artifacts = context.config, context.artifacts
+    frozen = config.train.method == "frozen"
+    backbone = (create_backbone(config.model) if frozen else load_backbone(artifacts.adapted)).eval()
+    pre = read_preprocessing(context)
+    result: dict[str, list[float]] = {name: [] for name in ("torch", *wanted)}
+    engines = {v: open_variant(context, v) for v in wanted}
+
+    def fail(index: int, error: Exception) -> None:
+        raise error
+
+    with context.progress.bar("comparing engines with torch") as advance, torch.inference_mode():
+        for done, pixels, boxes in load_views(golden, pre, workers=2, on_error=fail):
+            mask = np.ones((1, len(pixels)), dtype=np.bool_)
+            embedded = backbone(torch.from_numpy(pixels))
+            out = head(embedded[None], torch.from_numpy(boxes[None]), torch.from_numpy(mask))
+            result["torch"].append(float(out[0][0]))
+            for name, engine in engines.items():
+                scores = engine.aggregate(engine.embed(pixels)[None], boxes[None], mask)
+                result[name].append(float(scores.log_odds[0]))
+            advance(done + 1, len(golden))
+    reference = np.array(result["torch"])
+    summary = {}
+    for name in wanted:
+        difference = np.abs(np.array(result[name]) - reference)
+        tolerance = config.export.tolerance if name.endswith("fp32") else None
+        summary[name] = {
+            "max_difference": float(difference.max()),
+            "mean_difference": float(difference.mean()),
+            "tolerance": tolerance,
+        }
+        context.progress.message(f"  {name}: log-odds differ from torch by at most {difference.max():.2g}")
+        if tolerance is not None and difference.max() > tolerance:
+            raise CheckFailedError(
+                f"engine {name} differs from the trained network by {difference.max():.3g} in log-odds, more than {tolerance:g}",
+                where=str(artifacts.engine(name)),
+                fix="raise export.tolerance only if you know why they differ",
+            )
+    return {"images": [p.name for p in golden], "log_odds": result, "engines": summary}
+
+
+SPEC = PhaseSpec(
+    name="export",
+    version=1,
+    config=("seed", "export", "model", "train.method", "compute.max_pixels"),
+    inputs=lambda a, c: [
+        a.manifest,
+        a.splits,
+        a.preprocessing,
+        a.backbone_onnx / "backbone.onnx",
+        *a.head_files(a.train, "probe"),
+        *a.head_files(a.fuse, "fusion"),
+        *([a.adapted] if c.train.method != "frozen" else []),
+    ],
+    outputs=lambda a, c: [
+        a.parity,
+        a.one_view_head,
+        a.golden,
+        *(a.engine(v) for v in dict.fromkeys([*variants(c), "onnxruntime-fp32"])),
+    ],
+    roles=(TrainData.role, SelectData.role),
+    run=_run,
+)

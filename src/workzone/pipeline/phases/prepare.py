@@ -1,0 +1,104 @@
+"""Phase prepare: from images to a manifest with hashes, and split roles that no group straddles."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from workzone.config import RunConfig
+from workzone.errors import DataError
+from workzone.files import atomic_path, sha256_file, sha256_json
+from workzone.pipeline.artifacts import Artifacts
+from workzone.pipeline.phase import Context, PhaseSpec
+
+
+def _run(context: Context) -> None:
+    from workzone.data.sources.build import build_manifest
+    from workzone.data.splits import make_splits
+
+    config, artifacts = context.config, context.artifacts
+    if config.data == "synthetic":
+        from workzone.data.synthetic import write_dataset
+
+        with context.progress.bar("drawing scenes") as advance:
+            write_dataset(artifacts.synthetic, config.source.synthetic_images, seed=config.seed, progress=advance)
+    source = _source(config, artifacts)
+    with context.progress.bar("reading images") as advance:
+        manifest = build_manifest(
+            _location(config, artifacts),
+            source=source,
+            strict=not config.source.skip_unreadable,
+            progress=advance,
+            workers=workers(config),
+        )
+    if manifest.frame["label"].null_count() == len(manifest):
+        raise DataError(
+            "none of the images has a label, so nothing can be trained",
+            where=config.data,
+            fix="give one sub-folder per class, or a table with a label column",
+        )
+    shares = {r: getattr(config.split, r) for r in ("train", "val_select", "val_calib", "val_test")}
+    splits = make_splits(
+        manifest, shares, seed=config.seed, near_duplicates=config.split.near_duplicates, given=config.split.file
+    )
+    if manifest.rejected.height:
+        context.progress.message(f"{manifest.rejected.height} unreadable images were left out, see {artifacts.rejected}")
+    with atomic_path(artifacts.rejected) as partial:
+        manifest.rejected.write_csv(partial)
+    manifest.save(artifacts.manifest)
+    splits.save(artifacts.splits)
+    for role, counts in splits.counts.items():
+        total = {label: sum(by.get(label, 0) for by in counts.values()) for label in ("1", "0")}
+        context.progress.message(f"  {role}: {total['1'] + total['0']} images, {total['1']} roadwork")
+
+
+def _location(config: RunConfig, artifacts: Artifacts) -> Path:
+    return artifacts.synthetic / "metadata.csv" if config.data == "synthetic" else Path(config.data)
+
+
+def _source(config: RunConfig, artifacts: Artifacts):  # type: ignore[no-untyped-def]
+    from workzone.data.sources import build
+    from workzone.data.sources.base import NEGATIVE_NAMES, POSITIVE_NAMES, SOURCES, ClassNames
+
+    kind = config.source.kind
+    if config.data == "synthetic" or kind == "synthetic":
+        kind = "table"
+    if kind == "auto":
+        kind = build.detect(_location(config, artifacts))  # type: ignore[assignment]
+    cls = SOURCES[kind]
+    classes = ClassNames((*POSITIVE_NAMES, *config.source.positive), (*NEGATIVE_NAMES, *config.source.negative))
+    names = {f.name for f in cls.__dataclass_fields__.values()} if hasattr(cls, "__dataclass_fields__") else set()
+    return cls(**({"classes": classes} if "classes" in names else {}))
+
+
+def outside(config: RunConfig) -> str:
+    """Hash of what the data folder holds: names, sizes and times, and the table itself."""
+    if config.data == "synthetic":
+        return "synthetic"
+    place = Path(config.data)
+    if not place.exists():
+        raise DataError("there is no such file or folder", where=config.data, fix="check data=PATH")
+    listing = _source(config, Artifacts(config.out)).read(place)
+    rows = []
+    for name in listing.frame["path"].to_list():
+        path = listing.root / str(name)
+        stat = path.stat() if path.is_file() else None
+        rows.append([str(name), stat.st_size if stat else -1, stat.st_mtime_ns if stat else -1])
+    return sha256_json([sha256_file(place) if place.is_file() else "", sorted(rows)])
+
+
+def workers(config: RunConfig) -> int:
+    """Threads that decode images."""
+    return config.compute.workers or len(os.sched_getaffinity(0))
+
+
+SPEC = PhaseSpec(
+    name="prepare",
+    version=1,
+    config=("data", "seed", "source", "split"),
+    inputs=lambda a, c: [c.split.file] if c.split.file else [],
+    outputs=lambda a, c: [a.manifest, a.splits, a.rejected],
+    roles=(),
+    run=_run,
+    outside=outside,
+)

@@ -1,0 +1,1 @@
+"""Training: heads on cached features, adaptation of backbones on images."""

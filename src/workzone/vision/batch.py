@@ -1,0 +1,94 @@
+"""Read many images: decoding in threads, results in order, memory bounded, one bad image never stops the rest."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from workzone.errors import ImageError
+from workzone.vision.decode import MAX_BYTES, MAX_PIXELS, decode
+from workzone.vision.preprocess import Preprocessing
+from workzone.vision.views import Boxes, Pixels, make_views, needed_side
+
+Source = Path | bytes | Image.Image
+
+
+def open_views(
+    source: Source, pre: Preprocessing, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+) -> tuple[Pixels, Boxes]:
+    """Decode one image at the scale its views need and cut them: the single way from a file to network input.
+
+    Returns:
+        uint8 (V, S, S, 3) and float32 (V, 4), see ``make_views``.
+
+    Raises:
+        ImageError: the image cannot be used.
+    """
+    image = decode(source, max_pixels=max_pixels, max_bytes=max_bytes, min_side=needed_side(pre))
+    return make_views(image, pre)
+
+
+def load_views(
+    sources: Iterable[Source],
+    pre: Preprocessing,
+    *,
+    workers: int,
+    on_error: Callable[[int, ImageError], None],
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+) -> Iterator[tuple[int, Pixels, Boxes]]:
+    """Yield ``(index, pixels, boxes)`` of each readable source, in the order of ``sources``.
+
+    Pillow decodes and resizes outside the interpreter lock, so threads are enough. At most ``2 * workers`` images are
+    read ahead of the consumer.
+
+    Args:
+        sources: paths, file contents or Pillow images; taken one at a time.
+        pre: the preprocessing.
+        workers: threads, at least 1.
+        on_error: called in the consumer's thread, in order, with the index and the error of each unusable image; what
+            it raises ends the iteration.
+        max_pixels: as for ``decode``.
+        max_bytes: as for ``decode``.
+    """
+    if workers < 1:
+        raise ValueError("workers must be at least 1")
+    return _load(sources, pre, workers, on_error, max_pixels, max_bytes)
+
+
+def _load(
+    sources: Iterable[Source],
+    pre: Preprocessing,
+    workers: int,
+    on_error: Callable[[int, ImageError], None],
+    max_pixels: int,
+    max_bytes: int,
+) -> Iterator[tuple[int, Pixels, Boxes]]:
+    waiting: deque[tuple[int, Future[tuple[Pixels, Boxes]]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="workzone-views")
+
+    def next_result() -> tuple[int, Pixels, Boxes] | None:
+        index, future = waiting.popleft()
+        try:
+            pixels, where = future.result()
+        except ImageError as error:
+            on_error(index, error)
+            return None
+        return index, pixels, where
+
+    try:
+        for index, source in enumerate(sources):
+            job = pool.submit(open_views, source, pre, max_pixels=max_pixels, max_bytes=max_bytes)
+            waiting.append((index, job))
+            if len(waiting) >= 2 * workers and (result := next_result()):
+                yield result
+        while waiting:
+            if result := next_result():
+                yield result
+    finally:
+        # A consumer may stop early; jobs not yet begun are dropped, running ones finish.
+        pool.shutdown(wait=True, cancel_futures=True)

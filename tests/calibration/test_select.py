@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from workzone.calibration import CALIBRATORS, create
+from workzone.calibration.folds import group_folds
+from workzone.calibration.select import select
+from workzone.data.roles import CalibData, TrainData
+from workzone.errors import ConfigError, DataError, LeakageError
+from workzone.predictions import sigmoid
+
+
+def sample(n: int, *, slope: float, shift: float, seed: int, per_group: int = 1) -> CalibData:
+    rng = np.random.default_rng(seed)
+    u = rng.normal(0, 3, n)
+    y = (rng.random(n) < sigmoid(slope * u + shift)).astype(int)
+    return CalibData.from_arrays(y, u, groups=[f"g{i // per_group}" for i in range(n)])
+
+
+def test_folds_keep_groups_whole_and_classes_even() -> None:
+    data = sample(600, slope=1.0, shift=-1.0, seed=0, per_group=7)
+    fold_of = group_folds(data.labels, data.groups, 5, np.random.default_rng(0))
+    for group in np.unique(data.groups):
+        assert len(np.unique(fold_of[data.groups == group])) == 1
+    sizes = np.bincount(fold_of)
+    rates = np.bincount(fold_of, weights=data.labels) / sizes
+    assert sizes.min() > 90
+    assert rates.max() - rates.min() < 0.08
+
+
+def test_folds_spread_a_rare_class() -> None:
+    labels = np.zeros(100, dtype=np.int64)
+    labels[:10] = 1
+    fold_of = group_folds(labels, np.arange(100).astype(str), 5, np.random.default_rng(3))
+    assert np.bincount(fold_of, weights=labels).tolist() == [2.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("slope", "shift", "expected"), [(1.0, 0.0, "none"), (0.4, 0.0, "temperature"), (0.5, -1.5, "platt")]
+)
+def test_the_simplest_sufficient_calibrator_is_chosen(slope: float, shift: float, expected: str) -> None:
+    wins = sum(
+        select(sample(716, slope=slope, shift=shift, seed=s), list(CALIBRATORS), seed=s).best.name == expected
+        for s in range(10)
+    )
+    assert wins >= 7
+
+
+def test_the_best_is_fitted_on_all_images_and_the_choice_is_repeatable() -> None:
+    data = sample(400, slope=0.5, shift=-1.0, seed=1, per_group=2)
+    first, second = (select(data, ["temperature", "platt"], seed=5) for _ in range(2))
+    assert first.table == second.table
+    assert first.best.to_dict() == create(first.best.name).fit(data).to_dict()
+
+
+def test_rows_report_every_candidate_in_order() -> None:
+    result = select(sample(500, slope=0.6, shift=0.0, seed=2), list(CALIBRATORS), seed=0)
+    assert [row.name for row in result.table] == list(CALIBRATORS)
+    for row in result.table:
+        assert row.cv_nll is not None
+        assert row.se is not None
+        assert 0 < row.se < row.cv_nll
+        assert row.brier is not None
+        assert 0 < row.brier < 0.25
+        assert row.ece is not None
+        json.dumps(row.to_dict(), allow_nan=False)
+    assert sum("chosen:" in row.reason for row in result.table) == 1
+
+
+def test_isotonic_needs_a_thousand_images_unless_it_is_alone() -> None:
+    small = sample(300, slope=1.0, shift=0.0, seed=3)
+    row = select(small, ["isotonic", "none"], seed=0).table[0]
+    assert not row.eligible
+    assert "1000" in row.reason
+    assert row.cv_nll is not None
+    assert select(small, ["isotonic"], seed=0).best.name == "isotonic"
+    assert select(sample(1000, slope=1.0, shift=0.0, seed=3), ["isotonic", "none"], seed=0).table[0].eligible
+
+
+def test_standard_error_counts_groups_not_images() -> None:
+    data = sample(200, slope=1.0, shift=0.0, seed=4)
+    four = np.repeat(np.arange(200), 4)
+    copies = CalibData.from_arrays(data.labels[four], data.scores[four], groups=four.astype(str))
+    alone = select(data, ["none"], seed=0).table[0]
+    repeated = select(copies, ["none"], seed=0).table[0]
+    assert repeated.se == pytest.approx(alone.se, rel=1e-9)
+
+
+def test_what_cannot_be_fitted_says_why() -> None:
+    labels = [1, 0, 0, 0, 0, 0]
+    data = CalibData.from_arrays(labels, np.arange(6.0))
+    with pytest.raises(DataError, match="needs both classes"):
+        select(data, ["temperature", "platt"], folds=3, seed=0)
+    with pytest.raises(DataError, match="two groups"):
+        select(CalibData.from_arrays([0, 1], [0.0, 1.0], groups=["a", "a"]), ["none"], seed=0)
+
+
+def test_fewer_groups_than_folds() -> None:
+    data = sample(90, slope=1.0, shift=0.0, seed=6, per_group=30)
+    assert select(data, ["temperature"], seed=0).folds == 3
+
+
+def test_wrong_roles_and_names() -> None:
+    with pytest.raises(LeakageError):
+        select(TrainData.from_arrays([0, 1], [0.0, 1.0]), ["none"], seed=0)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError):
+        select(sample(50, slope=1, shift=0, seed=0), ["nothing"], seed=0)
