@@ -106,7 +106,7 @@ def window_features(grey: Floats) -> Floats:
     stacked, pairs, _ = bank()
     n = len(stacked) // COARSE
     every = (stacked @ grey @ stacked.T).reshape(n, COARSE, n, COARSE).swapaxes(1, 2)
-    chosen = every[pairs[:, 0], pairs[:, 1]] * frequency_weights(COARSE)
+    chosen = np.asarray(every[pairs[:, 0], pairs[:, 1]] * frequency_weights(COARSE), dtype=np.float32)
     return unit(chosen.reshape(len(pairs), -1))
 
 
@@ -147,7 +147,7 @@ def refine(grey: Floats, target: Floats, start: Window) -> tuple[float, Window]:
             fixed = kernels([y if axis == 0 else x], FINE)[0]
             moving = kernels(options, FINE)
             made = (fixed @ grey) @ moving.swapaxes(1, 2) if axis == 0 else moving @ (grey @ fixed.T)
-            scores = unit((made * weights).reshape(len(options), -1)) @ target
+            scores = unit(np.asarray(made * weights, dtype=np.float32).reshape(len(options), -1)) @ target
             top = int(np.argmax(scores))
             best = float(scores[top])
             x, y = (options[top], y) if axis == 0 else (x, options[top])

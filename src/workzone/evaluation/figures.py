@@ -152,7 +152,7 @@ def _policy_metric(name: str, part: Part) -> Metric:
 
     def of_decided(rows: Rows) -> FloatArray:
         decided = masks["coverage"][0][rows.sample.order].astype(np.float64)
-        return mcc(Confusion.from_cells(rows.floats @ (rows.sample.cell_indicators * decided[:, None])))
+        return mcc(Confusion.from_cells(rows.floats @ (rows.sample.cell_indicators * decided).T))
 
     if name == "mcc_decided":
         return Metric(name, "policy", (-1, 1), True, "MCC of the decided images", ("decided",), of_decided)

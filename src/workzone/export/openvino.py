@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +15,11 @@ from numpy.typing import NDArray
 
 from workzone.errors import ConfigError, MissingExtraError
 from workzone.export.onnx import BACKBONE_FILE, HEAD_FILE
-from workzone.export.quantise import check_views, is_transformer, require_folder
+from workzone.export.quantise import check_views, default_settings, excluded_nodes, is_transformer, require_folder
 from workzone.files import write_atomic
+
+_LAYER = re.compile(r'<layer id="(\d+)" name="([^"]*)" type="([^"]*)"')
+_NOTES = re.compile(r"\t<rt_info>\s*<info name=.*?\n\t</rt_info>\n", re.DOTALL)
 
 
 def to_openvino(
@@ -49,31 +54,30 @@ def to_openvino(
         if calibration_views is None:
             raise ConfigError("int8 needs views to set its ranges", where="export.precision", fix="pass calibration views")
         check_views(calibration_views)
-        backbone = _quantise(backbone, calibration_views, transformer=_has_softmax(source))
+        backbone = _quantise(backbone, source, calibration_views)
     _save(backbone, out_folder / "backbone.xml")
     _save(core.read_model(str(onnx_folder / HEAD_FILE)), out_folder / "head.xml")
     return out_folder / "backbone.xml"
 
 
-def _has_softmax(path: Path) -> bool:
-    import onnx
-
-    return is_transformer(onnx.load(str(path)).graph)
-
-
-def _quantise(model: Any, views: NDArray[np.uint8], *, transformer: bool, batch: int = 1) -> Any:
+def _quantise(model: Any, source: Path, views: NDArray[np.uint8]) -> Any:
     try:
         import nncf
+        import onnx
     except ImportError as error:
         raise MissingExtraError("nncf", "train", feature="int8 for OpenVINO") from error
-    steps = [{"pixels": np.ascontiguousarray(views[i : i + batch])} for i in range(0, len(views) - batch + 1, batch)]
+    graph = onnx.load(str(source)).graph
+    kept = {name for n in excluded_nodes(graph, default_settings(graph).exclude) for name in (n.name, *n.output)}
+    kept &= {operation.get_friendly_name() for operation in model.get_ops()}
+    steps = [{"pixels": np.ascontiguousarray(views[i : i + 1])} for i in range(len(views))]
     with _quiet():
         return nncf.quantize(
             model,
             nncf.Dataset(steps),
-            model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+            model_type=nncf.ModelType.TRANSFORMER if is_transformer(graph) else None,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(steps),
+            ignored_scope=nncf.IgnoredScope(names=sorted(kept)) if kept else None,
         )
 
 
@@ -81,21 +85,25 @@ def _save(model: Any, target: Path) -> None:
     """Write ``.bin`` before ``.xml``, each atomically: an ``.xml`` never lies there without its weights."""
     import openvino as ov
 
-    # Notes of the tools: versions and settings, which would tie the bytes to the machine.
-    for key in list(model.get_rt_info()):
-        if key in ("conversion_parameters", "nncf", "Runtime_version", "version", "framework"):
-            model.get_rt_info().pop(key, None) if hasattr(model.get_rt_info(), "pop") else None
     with tempfile.TemporaryDirectory(prefix="workzone-openvino-") as scratch:
         file = Path(scratch) / target.name
         ov.save_model(model, str(file), compress_to_fp16=False)
         write_atomic(target.with_suffix(".bin"), file.with_suffix(".bin").read_bytes())
-        write_atomic(target, file.read_bytes())
+        write_atomic(target, stable_names(file.read_text(encoding="utf-8")))
+
+
+def stable_names(xml: str) -> str:
+    """``xml`` with layers named by type and position and without notes of the tools.
+
+    OpenVINO numbers the layers it makes by a counter of the process and writes its version and settings, so the same
+    network would get another hash in the next run. Names of tensors, which engines use, are left.
+    """
+    xml = _NOTES.sub("", xml)
+    return _LAYER.sub(lambda m: f'<layer id="{m[1]}" name="{m[3]}_{m[1]}" type="{m[3]}"', xml)
 
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    import io
-
     logger = logging.getLogger("nncf")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -240,10 +240,10 @@ def _jackknife(
     found: dict[str, float] = {}
     if counts and not plan.grouped:
         # Images of one cell and stratum leave the same table behind: at most four values per stratum.
-        kinds, times = np.unique(np.c_[plan.stratum, plan.unit_cells], axis=0, return_counts=True)
-        tables = plan.unit_cells.sum(axis=0) - kinds[:, 1:]
+        kinds, times = np.unique(4 * plan.stratum + plan.unit_cells.argmax(axis=1), return_counts=True)
+        tables = plan.unit_cells.sum(axis=0) - np.eye(4)[kinds % 4]
         for name, metric in counts.items():
-            found[name] = acceleration(_from_cells(metric, tables, prevalence), kinds[:, 0], times.astype(np.float64))
+            found[name] = acceleration(_from_cells(metric, tables, prevalence), kinds // 4, times.astype(np.float64))
         counts = {}
     if not counts and not scored:
         return found
