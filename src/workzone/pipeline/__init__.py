@@ -1,0 +1,1 @@
+"""Phases, the engine that runs them, and every path of a run."""
