@@ -89,13 +89,20 @@ def test_standard_error_counts_groups_not_images() -> None:
     assert repeated.se == pytest.approx(alone.se, rel=1e-9)
 
 
-def test_what_cannot_be_fitted_says_why() -> None:
-    labels = [1, 0, 0, 0, 0, 0]
-    data = CalibData.from_arrays(labels, np.arange(6.0))
+def test_without_comparison_the_simplest_is_taken_and_says_why() -> None:
+    data = CalibData.from_arrays([1, 0, 0, 0, 0, 0], np.arange(6.0))
+    chosen = select(data, ["platt", "temperature"], folds=3, seed=0)
+    assert (chosen.best.name, chosen.folds) == ("temperature", 0)
+    reasons = {row.name: row.reason for row in chosen.table}
+    assert "chosen without comparison" in reasons["temperature"]
+    assert "needs both classes" in reasons["platt"]
+    one_group = CalibData.from_arrays([0, 1], [0.0, 1.0], groups=["a", "a"])
+    assert "two groups" in select(one_group, ["none"], seed=0).table[0].reason
+
+
+def test_one_class_cannot_be_calibrated() -> None:
     with pytest.raises(DataError, match="needs both classes"):
-        select(data, ["temperature", "platt"], folds=3, seed=0)
-    with pytest.raises(DataError, match="two groups"):
-        select(CalibData.from_arrays([0, 1], [0.0, 1.0], groups=["a", "a"]), ["none"], seed=0)
+        select(CalibData.from_arrays([0, 0, 0], [0.0, 1.0, 2.0]), ["temperature"], folds=2, seed=0)
 
 
 def test_fewer_groups_than_folds() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,13 +74,14 @@ def select(data: CalibData, names: Sequence[str], *, folds: int = 5, repeats: in
 
     Each repeat deals the groups into ``folds`` stratified folds (fewer where there are fewer groups) and scores every
     image with a calibrator fitted on the other folds. Chosen is the calibrator with the fewest parameters whose NLL
-    exceeds the lowest by no more than one standard error of that excess. The error is the one of the paired difference:
+    exceeds the lowest by no more than one standard error of that excess. Where no candidate can be scored this way (too
+    few groups, a fold of one class) the simplest is taken, and the rows say so (``folds`` is 0). The error is the one of the paired difference:
     the plain standard error of an NLL is dominated by how hard the images are, which all candidates share, and would
     let the identity win against real miscalibration.
 
     Raises:
         LeakageError: ``data`` is anything but ``CalibData``.
-        DataError: fewer than two groups, or no candidate could be fitted in every fold.
+        DataError: only one class.
         ConfigError: an unknown name.
     """
     if not names:
@@ -94,11 +95,8 @@ def select(data: CalibData, names: Sequence[str], *, folds: int = 5, repeats: in
     groups = np.unique(calib.groups, return_inverse=True)[1]
     n_groups = int(groups.max(initial=-1)) + 1
     if n_groups < 2:
-        raise DataError(
-            f"cross-validation needs at least two groups, and the calibration images hold {n_groups}",
-            where="the choice of a calibrator",
-            fix="name one calibrator instead of several, or give val_calib more groups",
-        )
+        why = f"cross-validation needs at least two groups, and the calibration images hold {n_groups}"
+        return _simplest(calib, dict.fromkeys(candidates, why), repeats)
     used_folds = min(folds, n_groups)
     rng = np.random.default_rng(seed)
     fold_sets = [group_folds(calib.labels, calib.groups, used_folds, rng) for _ in range(repeats)]
@@ -112,8 +110,8 @@ def select(data: CalibData, names: Sequence[str], *, folds: int = 5, repeats: in
     scored = {name: r for name, r in results.items() if isinstance(r, _OutOfFold)}
     eligible = [name for name in scored if name not in barred]
     if not eligible:
-        failed = "; ".join(f"{name}: {r if isinstance(r, str) else barred[name]}" for name, r in results.items())
-        raise DataError("no calibrator can be chosen", where=failed, fix="give val_calib more images of both classes")
+        failed = {name: r if isinstance(r, str) else barred[name] for name, r in results.items()}
+        return _simplest(calib, failed, repeats)
 
     lowest = min(eligible, key=lambda name: (float(scored[name].nll.mean()), create(name).n_parameters))
     excess = {name: _mean_and_se(r.nll - scored[lowest].nll, groups) for name, r in scored.items()}
@@ -141,6 +139,21 @@ def select(data: CalibData, names: Sequence[str], *, folds: int = 5, repeats: in
             Row(name, size, name not in barred, reason, mean, se, *excess[name], brier=result.brier, ece=result.ece)
         )
     return Selection(create(chosen).fit(calib), table, used_folds, repeats)
+
+
+def _simplest(calib: CalibData, failed: Mapping[str, str], repeats: int) -> Selection:
+    """The candidate with the fewest parameters, its row saying that nothing could be compared and why."""
+    chosen = min(failed, key=lambda name: create(name).n_parameters)
+    table = [
+        Row(
+            name,
+            create(name).n_parameters,
+            eligible=name == chosen,
+            reason=f"chosen without comparison, as the simplest: {why}" if name == chosen else why,
+        )
+        for name, why in failed.items()
+    ]
+    return Selection(create(chosen).fit(calib), table, 0, repeats)
 
 
 def _out_of_fold(calib: CalibData, name: str, fold_sets: Sequence[IntArray]) -> _OutOfFold | str:

@@ -139,7 +139,8 @@ class CalibData(RoleData):
     def disjoint_parts(self, fraction: float, *, seed: int) -> tuple[CalibData, CalibData]:
         """Split by group into a part for the calibrator (about ``fraction``) and a part for the certificate.
 
-        Groups never straddle the parts; each part gets its share of positives as nearly as whole groups allow.
+        Groups never straddle the parts; each part gets its share of images and of groups of both
+        classes as nearly as whole groups allow.
         """
         if not 0.0 < fraction < 1.0:
             raise ValueError("fraction must lie strictly between 0 and 1")
@@ -147,17 +148,17 @@ class CalibData(RoleData):
         names, inverse = np.unique(self.groups, return_inverse=True)
         positives = np.bincount(inverse, weights=self.labels, minlength=len(names))
         negatives = np.bincount(inverse, weights=1 - self.labels, minlength=len(names))
-        want = np.array([positives.sum(), negatives.sum()]) * fraction
-        have = np.zeros(2)
+        # Each part should get its share of images of both classes and of groups that hold them: a part made of a few
+        # long sequences would have many images and little evidence.
+        shares = np.stack([positives, negatives, positives > 0, negatives > 0], axis=1).astype(np.float64)
+        shares /= np.maximum(shares.sum(axis=0), 1.0)
+        missing = np.full(4, fraction)
         first = np.zeros(len(names), dtype=bool)
         # Large groups first, so that the small ones even out what the large ones left.
         order = rng.permutation(len(names))
-        order = order[np.argsort(-(positives + negatives)[order], kind="stable")]
-        scale = np.maximum(np.array([positives.sum(), negatives.sum()]), 1.0)
-        for g in order:
-            add = np.array([positives[g], negatives[g]])
-            if np.abs((have + add - want) / scale).sum() < np.abs((have - want) / scale).sum():
-                have += add
+        for g in order[np.argsort(-(positives + negatives)[order], kind="stable")]:
+            if np.abs(missing - shares[g]).sum() < np.abs(missing).sum():
+                missing -= shares[g]
                 first[g] = True
         mask = first[inverse]
         return self.take(mask), self.take(~mask)

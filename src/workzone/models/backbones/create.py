@@ -19,9 +19,7 @@ WEIGHTS_FILE = "backbone.safetensors"
 SETTINGS_FILE = "backbone.json"
 
 
-def create_backbone(
-    config: ModelConfig, *, drop_path: float = 0.0, checkpointing: bool = False, _random_for_tests: bool = False
-) -> Backbone:
+def create_backbone(config: ModelConfig, *, drop_path: float = 0.0, checkpointing: bool = False) -> Backbone:
     """Build the backbone of ``config`` with its weights, in evaluation mode.
 
     Args:
@@ -42,8 +40,7 @@ def create_backbone(
             fix=f"take {max(1, round(config.image_size / spec.patch)) * spec.patch}",
         )
     network = _network(spec, config.image_size, drop_path)
-    if not _random_for_tests:
-        load_weights(network, spec, config.backbone, config.weights)
+    load_weights(network, spec, config.backbone, config.weights)
     if checkpointing:
         network.set_grad_checkpointing(True)
     backbone = Backbone(config.backbone, spec, network, image_size=config.image_size, pooling=pooling)

@@ -127,9 +127,11 @@ def _load(network: nn.Module, spec: BackboneSpec, state: Mapping[str, Tensor], w
     broken = [k for k, v in clean.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
     if broken:
         raise WeightsError(f"the weights hold values that are not finite: {_some(broken)}", where=where)
-    if spec.family != "conv" and {"patch_embed.proj.weight"} <= clean.keys():
-        clean = _filter_vit(network, spec, clean, where)
     own = network.state_dict()
+    patch = "patch_embed.proj.weight"
+    # timm would resample a patch kernel of another size, which makes a worse network without a word.
+    if spec.family != "conv" and patch in clean and clean[patch].shape == own[patch].shape:
+        clean = _filter_vit(network, spec, clean, where)
     missing, unexpected = sorted(own.keys() - clean.keys()), sorted(clean.keys() - own.keys())
     shapes = [
         f"{k} {tuple(clean[k].shape)} instead of {tuple(own[k].shape)}"

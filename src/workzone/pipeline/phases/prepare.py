@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from workzone.config import RunConfig
+from workzone.data.roles import Role
 from workzone.errors import DataError
 from workzone.files import atomic_path, sha256_file, sha256_json
 from workzone.pipeline.artifacts import Artifacts
@@ -47,9 +48,10 @@ def _run(context: Context) -> None:
         manifest.rejected.write_csv(partial)
     manifest.save(artifacts.manifest)
     splits.save(artifacts.splits)
-    for role, counts in splits.counts.items():
-        total = {label: sum(by.get(label, 0) for by in counts.values()) for label in ("1", "0")}
-        context.progress.message(f"  {role}: {total['1'] + total['0']} images, {total['1']} roadwork")
+    for role in Role:
+        by_source = splits.counts.get(role, {}).values()
+        total = {name: sum(counts.get(name, 0) for counts in by_source) for name in ("roadwork", "no_roadwork")}
+        context.progress.message(f"  {role}: {sum(total.values())} images, {total['roadwork']} roadwork")
 
 
 def _location(config: RunConfig, artifacts: Artifacts) -> Path:
