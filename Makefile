@@ -10,6 +10,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 WANTED := pyproject.toml constraints.txt
 # One process a core; files stay together because fixtures of a file are shared.
 WORKERS ?= 2
+# Stamps of an environment that is gone say nothing.
+ifeq ($(wildcard $(BIN)/pip),)
+$(shell rm -rf .make)
+endif
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: help demo test check test-all bench docs clean lint types arrows wheel
@@ -56,13 +60,15 @@ clean: ## remove .venv, caches and build products; runs (outputs/, demo/) are ke
 	    "Install it (for example: apt install python3.11 python3.11-venv) and run make again." >&2; exit 1; fi; \
 	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
 	  echo "$$python cannot make virtual environments. Install its venv package (for example: apt install python3.11-venv)." >&2; exit 1; fi; \
-	test -x $(BIN)/python || "$$python" -m venv $(VENV)
+	"$$python" -m venv $(VENV)
 	@mkdir -p $(@D) && touch $@
 
 .make/train: .make/venv $(WANTED)
+	@echo "Installing workzone[train] into $(VENV); this takes some minutes the first time."
 	$(PIP) install --quiet -c constraints.txt -e '.[train]'
 	@touch $@
 
 .make/dev: .make/venv $(WANTED)
+	@echo "Installing workzone[dev] into $(VENV); this takes some minutes the first time."
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -26,6 +26,27 @@ def draw(path: str) -> np.ndarray:
     return view
 
 
+def test_dropout_and_batch_norm_are_in_the_modes_they_should_be(tiny, tmp_path):
+    import lightning as L
+
+    seen: list[set[bool]] = []
+
+    class Modes(L.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            kinds = [m.training for m in module.modules() if isinstance(m, torch.nn.Dropout)]
+            norms = [m.training for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+            seen.append({all(kinds), *norms})
+
+    def with_norm(*_: object):
+        backbone = tiny()
+        backbone.network.extra = torch.nn.BatchNorm2d(3)
+        return backbone
+
+    run(with_norm, tmp_path, config(method="full", epochs=2), callbacks=[Modes()])
+    assert len(seen) == 8
+    assert all(modes == {True, False} for modes in seen)
+
+
 def role(kind, n: int, start: int):
     labels = np.arange(n) % 2
     ids = np.array([f"{start + i}-{label}" for i, label in enumerate(labels)])
@@ -87,7 +108,7 @@ def test_learns_and_leaves_a_plain_backbone(tiny, tmp_path):
         seed=0, folder=tmp_path, load=draw,
     )
     assert done.metrics["val_select"]["auroc"] > 0.9
-    assert done.trace[-1][1] < 0.6 * done.trace[0][1]
+    assert done.trace[-1][1] < 0.8 * done.trace[0][1]
     assert done.backbone.network.state_dict().keys() == base.network.state_dict().keys()
     assert base.fingerprint() == tiny().fingerprint()
     assert not any(p.requires_grad for p in done.backbone.parameters())

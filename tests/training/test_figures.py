@@ -60,8 +60,8 @@ def test_matrices_alone_are_decayed():
 
 def scene() -> torch.Tensor:
     image = torch.zeros(64, 3, 32, 32)
-    image[:, 0, :8] = 1.0  # red sky
-    image[:, 2, 24:] = 1.0  # blue ground
+    image[:, 0, :14] = 1.0  # red sky
+    image[:, 2, 18:] = 1.0  # blue ground
     image[:, 1, :, :6] = 0.5  # green on the left
     return image
 

@@ -48,10 +48,11 @@ def test_cannot_learn_shuffled_labels():
     fit = fit_aggregator(
         planted(300, 0, Role.TRAIN, shuffled=True), planted(100, 1, Role.VAL_SELECT), FuseConfig(**FAST), seed=0
     )
-    test = planted(300, 2, Role.VAL_TEST)
+    test = planted(600, 2, Role.VAL_TEST, shuffled=True)
     figures = select_scores(score_features(fit.head, test), test.labels)
-    assert abs(figures["auroc"] - 0.5) < 0.2
-    assert figures["nll"] > 0.6
+    # Standard error of AUROC without signal at 300 against 300: 0.024.
+    assert abs(figures["auroc"] - 0.5) < 0.08
+    assert figures["nll"] > 0.68
 
 
 def test_probe_sees_the_global_view_alone():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from workzone.vision.preprocess import Preprocessing, to_pixels
+from workzone.vision.preprocess import Preprocessing
 from workzone.vision.views import ViewSpec, boxes, count, grid, make_views, needed_side
 
 sides = st.integers(8, 5000)
@@ -204,28 +204,10 @@ def test_programming_mistakes() -> None:
 
 
 def test_preprocessing_json_round_trip() -> None:
-    pre = Preprocessing(image_size=518, mean=(0.1, 0.2, 0.3), views=ViewSpec(scales=(0.8, 1.0, 1.2), flip=True))
+    pre = Preprocessing(image_size=518, views=ViewSpec(scales=(0.8, 1.0, 1.2), flip=True))
     assert Preprocessing.model_validate_json(pre.model_dump_json()) == pre
     for bad in ({"std": (1, 1, 0)}, {"mean": (math.nan, 0, 0)}, {"image_size": 4}, {"extra": 1}, {"std": (1, 1)}):
         with pytest.raises(ValidationError):
             Preprocessing(**bad)
     with pytest.raises(ValidationError):
         pre.image_size = 10  # type: ignore[misc]
-
-
-def test_to_pixels_is_the_usual_normalisation() -> None:
-    pre = Preprocessing(image_size=32)
-    views = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    before = views.copy()
-    pixels = to_pixels(views, pre)
-    assert pixels.shape == (3, 3, 32, 32)
-    assert pixels.dtype == np.float32
-    assert pixels.flags.c_contiguous
-    expected = ((views / 255 - np.array(pre.mean)) / np.array(pre.std)).transpose(0, 3, 1, 2)
-    np.testing.assert_allclose(pixels, expected, atol=2e-6)
-    assert (views == before).all()
-    assert (to_pixels(views[None], pre)[0] == pixels).all()
-    with pytest.raises(ValueError, match="uint8"):
-        to_pixels(views.astype(np.float32), pre)
-    with pytest.raises(ValueError, match="uint8"):
-        to_pixels(views.transpose(0, 3, 1, 2), pre)

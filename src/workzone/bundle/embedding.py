@@ -1,8 +1,8 @@
 """Embeddings of views through an engine, kept on disk by content: an image is never embedded twice by one network.
 
-The key of a cache folder is a hash of the engine, its version, the backbone file and the preprocessing; a row is found by the
-SHA-256 of the image file. Rows are appended as small shards, each written atomically, so that a killed run
-loses at most one shard.
+The key of a cache folder is a hash of the engine, its version, the backbone file and the preprocessing; a row is found
+by the SHA-256 of the image file. Rows are appended as small shards, each written atomically, so that a killed run loses
+at most one shard.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ from workzone.vision import Preprocessing, load_views
 SHARD_IMAGES = 64
 _BATCH_VIEWS = 32
 _PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
+
+
+Row = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Embeddings (V, D) and boxes (V, 4) of one image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +74,20 @@ class EmbeddingCache:
         )
         self.folder = root / "embeddings" / self.key[:32]
         self.dropped: list[Path] = []
-        self._rows: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        self._rows: dict[str, Row] = {}
         for shard in sorted(self.folder.glob("*.npz")) if self.folder.is_dir() else []:
-            self._read(shard)
+            # A dot marks the shard that another writer is writing just now.
+            if not shard.name.startswith("."):
+                self._read(shard)
 
     def __contains__(self, sha256: str) -> bool:
         return sha256 in self._rows
 
-    def get(self, sha256: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def get(self, sha256: str) -> Row:
         """Embeddings (V, D) and boxes (V, 4) of one image."""
         return self._rows[sha256]
 
-    def append(self, rows: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]) -> None:
+    def append(self, rows: dict[str, Row]) -> None:
         """Store ``rows`` as one shard."""
         if not rows:
             return
@@ -98,19 +104,31 @@ class EmbeddingCache:
 
     def _read(self, shard: Path) -> None:
         try:
-            with np.load(shard, allow_pickle=False) as data:
-                names, counts = data["sha256"], data["counts"]
-                embeddings, boxes = data["embeddings"], data["boxes"]
-            if counts.sum() != len(embeddings) or len(boxes) != len(embeddings) or len(names) != len(counts):
-                raise ValueError("lengths disagree")
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            rows = _read_shard(shard)
+        except FileNotFoundError:
+            return  # another process has just dropped it
+        except (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile):
             # A damaged shard costs its images a second pass; the caller reports it.
             shard.unlink(missing_ok=True)
             self.dropped.append(shard)
             return
-        ends = np.cumsum(counts)
-        for name, end, count in zip(names, ends, counts, strict=True):
-            self._rows[name.decode()] = (embeddings[end - count : end], boxes[end - count : end])
+        self._rows.update(rows)
+
+
+def _read_shard(shard: Path) -> dict[str, Row]:
+    with np.load(shard, allow_pickle=False) as data:
+        names, counts = data["sha256"], data["counts"]
+        embeddings, boxes = data["embeddings"], data["boxes"]
+    n = len(embeddings)
+    fits = names.shape == counts.shape == (len(names),) and names.dtype.kind == "S" and counts.dtype == np.int64
+    fits = fits and embeddings.dtype == boxes.dtype == np.float32 and embeddings.ndim == 2 and boxes.shape == (n, 4)
+    if not fits or (counts < 1).any() or counts.sum() != n or not np.isfinite(embeddings).all():
+        raise ValueError("the arrays do not fit together")
+    ends = np.cumsum(counts).tolist()
+    return {
+        name.decode(): (embeddings[end - count : end], boxes[end - count : end])
+        for name, end, count in zip(names.tolist(), ends, counts.tolist(), strict=True)
+    }
 
 
 def embed_images(
@@ -140,7 +158,7 @@ def embed_images(
     def fail(index: int, error: ImageError) -> None:
         raise error
 
-    shard: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    shard: dict[str, Row] = {}
     for index, pixels, boxes in load_views(
         [Path(p) for _, p in todo], pre, workers=workers, on_error=fail, max_pixels=max_pixels
     ):
@@ -156,7 +174,7 @@ def embed_images(
     return pad_views([cache.get(s) for s in sha256s])
 
 
-def pad_views(rows: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> ViewEmbeddings:
+def pad_views(rows: Sequence[Row]) -> ViewEmbeddings:
     """Stack embeddings (V_i, D) and boxes (V_i, 4) of images with different numbers of views."""
     most = max(len(e) for e, _ in rows)
     width = rows[0][0].shape[1]

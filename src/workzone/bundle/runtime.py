@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from pydantic import ValidationError
 
 from workzone import calibration, decisions
 from workzone.bundle import schema
@@ -69,10 +68,17 @@ class Detector:
             raise BundleError("; ".join(problems[:3]), where=str(root), fix="take the original bundle or export again")
         pre, calibrator, policy, certificate = read_parts(root)
         if problems := void_reasons(manifest, pre, calibrator, policy, certificate):
-            raise BundleError(f"the certificate is void: {'; '.join(problems)}", where=str(root), fix="export the run again")
+            raise BundleError(
+                f"the certificate is void: {'; '.join(problems)}", where=str(root), fix="export the run again"
+            )
         engine = open_engine(
-            manifest.engine.name, root / schema.ENGINE, precision=manifest.engine.precision, device=device, threads=threads
+            manifest.engine.name,
+            root / schema.ENGINE,
+            precision=manifest.engine.precision,
+            device=device,
+            threads=threads,
         )
+        require_fit(engine, manifest, pre, root)
         return cls(root, manifest, pre, engine, calibrator, policy, certificate)
 
     def predict(
@@ -167,11 +173,8 @@ def read_parts(root: Path) -> tuple[Preprocessing, Calibrator, Policy, Certifica
     stored = schema.read_json_bounded(root / schema.CALIBRATOR)
     if not isinstance(stored, dict):
         raise BundleError("calibrator.json is not an object", where=str(root))
-    try:
-        pre = Preprocessing.model_validate(schema.read_json_bounded(root / schema.PREPROCESSING))
-        certificate = Certificate.model_validate(schema.read_json_bounded(root / schema.CERTIFICATE))
-    except ValidationError as error:
-        raise BundleError(f"a file of the bundle is malformed: {error.errors()[0]['msg']}", where=str(root)) from error
+    pre = schema.read_model(root / schema.PREPROCESSING, Preprocessing)
+    certificate = schema.read_model(root / schema.CERTIFICATE, Certificate)
     policy = decisions.from_dict(schema.read_json_bounded(root / schema.POLICY))
     return pre, calibration.from_dict(stored), policy, certificate
 
@@ -186,8 +189,23 @@ def void_reasons(
     """Why the certificate does not belong to these parts; empty when it does."""
     pairs = (
         ("engine", certificate.engine_sha256, schema.engine_sha256(manifest)),
+        ("engine name", certificate.engine, f"{manifest.engine.name}-{manifest.engine.precision}"),
         ("preprocessing", certificate.preprocessing_sha256, sha256_json(pre.model_dump(mode="json"))),
         ("calibrator", certificate.calibrator_sha256, sha256_json(calibrator.to_dict())),
         ("policy", certificate.policy_sha256, sha256_json(policy.to_dict())),
     )
     return [f"it was issued for another {name}" for name, promised, found in pairs if promised != found]
+
+
+def require_fit(engine: Engine, manifest: schema.BundleManifest, pre: Preprocessing, root: Path) -> None:
+    """Raise BundleError unless the opened network takes the views and gives the embeddings that the bundle states."""
+    for name, stated, found in (
+        ("views of side", pre.image_size, engine.image_size),
+        ("embeddings of width", manifest.engine.embedding_dim, engine.embedding_dim),
+    ):
+        if stated != found:
+            raise BundleError(
+                f"the bundle states {name} {stated}, but its network has {found}",
+                where=str(root),
+                fix="export the run again",
+            )

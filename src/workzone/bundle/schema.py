@@ -1,27 +1,32 @@
 """What a bundle is on disk: one folder, a closed set of files, and ``bundle.json`` that pins every byte of them.
 
-    bundle.json            this schema: versions, engine, hashes, lineage, and a hash of itself
-    preprocessing.json     from image file to views
-    engine/                the exported network
-    calibrator.json        log-odds to probability
-    policy.json            the one rule that decides
-    certificate.json       what is promised and for which of these files
-    parity.json            how close the engine is to the trained network
-    metrics.json           figures on the test role, with intervals
-    golden/                images with the answers this bundle must give
-    MODEL_CARD.md          for people
+bundle.json            this schema: versions, engine, hashes, lineage, and a hash of itself
+preprocessing.json     from image file to views
+engine/                the exported network
+calibrator.json        log-odds to probability
+policy.json            the one rule that decides
+certificate.json       what is promised and for which of these files
+parity.json            how close the engine is to the trained network
+metrics.json           figures on the test role, with intervals
+golden/                images with the answers this bundle must give
+MODEL_CARD.md          for people
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from workzone.bundle.engines import network_files
+from workzone.bundle.strict_json import parse
 from workzone.errors import BundleError
-from workzone.files import canonical_json, sha256_file, sha256_json
+from workzone.files import canonical_json, sha256_bytes, sha256_file, sha256_json
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
@@ -37,14 +42,21 @@ GOLDEN = "golden"
 GOLDEN_CASES = "golden/cases.json"
 
 REQUIRED = (PREPROCESSING, CALIBRATOR, POLICY, CERTIFICATE, PARITY, METRICS, CARD, GOLDEN_CASES)
-_MAX_JSON = 16 * 1024 * 1024
-_MAX_FILES = 1000
+MAX_MANIFEST_BYTES = 1024 * 1024
+MAX_JSON_BYTES = 16 * 1024 * 1024
+MAX_FILES = 1000
+MAX_TOLERANCE = 10.0
+"""Golden cases that may be further off than this in log-odds would prove nothing."""
+_GOLDEN_FILE = re.compile(r"golden/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MAX_NAMED = 20
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """Frozen, unknown keys refused."""
+    """Frozen, unknown keys and values of another type refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class FileEntry(Strict):
@@ -66,17 +78,17 @@ class EngineEntry(Strict):
 class GoldenCase(Strict):
     """One image and the answer the bundle gave when it was made."""
 
-    image: str = Field(pattern=r"^golden/[A-Za-z0-9._-]+$")
+    image: str = Field(pattern=r"^golden/[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     log_odds: float
-    probability: float
+    probability: float = Field(ge=0, le=1)
     decision: Literal["roadwork", "no_roadwork", "abstain"]
 
 
 class Golden(Strict):
     """All golden cases and how far the log-odds may be off on another processor."""
 
-    tolerance: float = Field(gt=0)
-    cases: tuple[GoldenCase, ...] = Field(min_length=1)
+    tolerance: float = Field(gt=0, le=MAX_TOLERANCE)
+    cases: tuple[GoldenCase, ...] = Field(min_length=1, max_length=MAX_FILES)
 
 
 class BundleManifest(Strict):
@@ -87,7 +99,7 @@ class BundleManifest(Strict):
     created: str
     workzone_version: str
     engine: EngineEntry
-    files: dict[str, FileEntry]
+    files: dict[str, FileEntry] = Field(max_length=MAX_FILES)
     lineage: dict[str, Any]
     sha256: str = Field(description="hash of this object without this key")
 
@@ -97,17 +109,53 @@ def seal(values: dict[str, Any]) -> str:
     return canonical_json({**values, "sha256": sha256_json(values)})
 
 
-def read_json_bounded(path: Path) -> Any:
-    """Read a JSON file of a bundle, refusing absurd sizes.
+def read_json_bounded(path: Path, *, limit: int = MAX_JSON_BYTES) -> Any:
+    """Read a JSON file of a bundle.
 
     Raises:
-        BundleError: missing, too large, not UTF-8 or not JSON.
+        BundleError: missing, no regular file, too large, not UTF-8, not JSON, or JSON with more than one meaning.
     """
+    return _parsed(path, _read_bounded(path, limit))
+
+
+def read_model(path: Path, model: type[M]) -> M:
+    """Read a JSON file of a bundle as ``model``; numbers are not taken from strings, nor strings from numbers.
+
+    Raises:
+        BundleError: with the reason and the key.
+    """
+    return validated(path, read_json_bounded(path), model)
+
+
+def validated(path: Path, value: Any, model: type[M]) -> M:
+    """``value``, read from ``path``, as ``model``; raises BundleError with the key that is wrong."""
     try:
-        if path.stat().st_size > _MAX_JSON:
-            raise BundleError(f"{path.name} is larger than {_MAX_JSON} bytes", where=str(path))
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        return model.model_validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(p) for p in first["loc"])[:200]
+        raise BundleError(f"{path.name} is malformed at {key!r}: {first['msg']}", where=str(path)) from error
+
+
+def _read_bounded(path: Path, limit: int) -> bytes:
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise BundleError(f"{path.name} is not a regular file", where=str(path))
+        with path.open("rb") as stream:
+            content = stream.read(limit + 1)
+    except FileNotFoundError as error:
+        raise BundleError(f"{path.name} is missing", where=str(path), fix="take the original bundle") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path.name} cannot be read: {error}", where=str(path)) from error
+    if len(content) > limit:
+        raise BundleError(f"{path.name} is larger than {limit} bytes", where=str(path))
+    return content
+
+
+def _parsed(path: Path, content: bytes) -> Any:
+    try:
+        return parse(content.decode("utf-8"))
+    except ValueError as error:  # also what is not UTF-8
         raise BundleError(f"{path.name} cannot be read: {error}", where=str(path)) from error
 
 
@@ -120,40 +168,37 @@ def read_manifest(folder: Path) -> BundleManifest:
     path = folder / MANIFEST
     if not folder.is_dir():
         raise BundleError("there is no bundle here", where=str(folder), fix="give the folder that holds bundle.json")
-    raw = read_json_bounded(path)
+    content = _read_bounded(path, MAX_MANIFEST_BYTES)
+    raw = _parsed(path, content)
     if not isinstance(raw, dict):
         raise BundleError("bundle.json is not an object", where=str(path))
     found = raw.get("schema_version")
-    if found != SCHEMA_VERSION or isinstance(found, bool):
+    if type(found) is not int or found != SCHEMA_VERSION:
         raise BundleError(
-            f"unknown bundle schema version {found!r}; this version of workzone reads {SCHEMA_VERSION}",
+            f"unknown bundle schema version {str(found)[:40]!r}; this version of workzone reads {SCHEMA_VERSION}",
             where=str(path),
             fix="use the workzone version that made the bundle, or export again",
         )
-    try:
-        manifest = BundleManifest.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(p) for p in first["loc"])
-        raise BundleError(f"bundle.json is malformed at {key!r}: {first['msg']}", where=str(path)) from error
-    body = {k: v for k, v in raw.items() if k != "sha256"}
-    if sha256_json(body) != manifest.sha256 or path.read_text(encoding="utf-8") != canonical_json(raw):
-        raise BundleError("bundle.json was changed after it was sealed", where=str(path), fix="take the original bundle")
+    manifest = validated(path, raw, BundleManifest)
+    body = canonical_json({k: v for k, v in raw.items() if k != "sha256"}).encode()
+    if sha256_bytes(body) != manifest.sha256 or content != canonical_json(raw).encode():
+        raise BundleError(
+            "bundle.json was changed after it was sealed", where=str(path), fix="take the original bundle"
+        )
     _check_names(manifest, path)
     return manifest
 
 
 def _check_names(manifest: BundleManifest, path: Path) -> None:
-    if len(manifest.files) > _MAX_FILES:
-        raise BundleError(f"the bundle lists more than {_MAX_FILES} files", where=str(path))
+    network = {f"{ENGINE}/{name}" for name in network_files(manifest.engine.name)}
+    needed = {*REQUIRED, *network}
     for name in manifest.files:
-        parts = PurePosixPath(name).parts
-        inside = not name.startswith("/") and ".." not in parts and "\\" not in name
-        known = name in REQUIRED or (len(parts) == 2 and parts[0] in (ENGINE, GOLDEN))
-        if not inside or not known:
-            extra = "a bundle holds exactly one policy, policy.json" if "policy" in name else "the set of files is closed"
-            raise BundleError(f"{name!r} has no place in a bundle: {extra}", where=str(path))
-    missing = [name for name in REQUIRED if name not in manifest.files]
+        if name not in needed and not _GOLDEN_FILE.fullmatch(name):
+            extra = (
+                "a bundle holds exactly one policy, policy.json" if "policy" in name else "the set of files is closed"
+            )
+            raise BundleError(f"{name[:200]!r} has no place in this bundle: {extra}", where=str(path))
+    missing = [name for name in sorted(needed) if name not in manifest.files]
     if missing:
         raise BundleError(f"the bundle lacks {missing[0]}", where=str(path))
 
@@ -163,17 +208,34 @@ def check_files(folder: Path, manifest: BundleManifest) -> list[str]:
     problems = []
     for name, entry in manifest.files.items():
         path = folder / name
-        if not path.is_file() or path.is_symlink():
-            problems.append(f"{name} is missing")
-        elif path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
-            problems.append(f"{name} was changed: its hash is not the one in bundle.json")
-    listed = {*manifest.files, MANIFEST}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if not path.is_dir() and name not in listed:
-            kind = "a second policy: a bundle holds exactly one" if "policy" in name else "it is not listed in bundle.json"
+        try:
+            if path.is_symlink() or (path.parent != folder and path.parent.is_symlink()):
+                problems.append(f"{name} is a link, not a file")
+            elif not path.is_file():
+                problems.append(f"{name} is missing")
+            elif path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
+                problems.append(f"{name} was changed: its hash is not the one in bundle.json")
+        except OSError as error:
+            problems.append(f"{name} cannot be read: {error.strerror or error}")
+    return problems + _unlisted(folder, {*manifest.files, MANIFEST})
+
+
+def _unlisted(folder: Path, listed: set[str]) -> list[str]:
+    problems = []
+    try:
+        for path in folder.rglob("*"):
+            name = path.relative_to(folder).as_posix()
+            if name in listed or (name in (ENGINE, GOLDEN) and path.is_dir()):
+                continue
+            kind = (
+                "a second policy: a bundle holds exactly one" if "policy" in name else "it is not listed in bundle.json"
+            )
             problems.append(f"{name} does not belong to the bundle ({kind})")
-    return problems
+            if len(problems) >= _MAX_NAMED:
+                break
+    except OSError as error:
+        problems.append(f"the folder cannot be listed: {error.strerror or error}")
+    return sorted(problems)
 
 
 def engine_sha256(manifest: BundleManifest) -> str:
@@ -182,6 +244,6 @@ def engine_sha256(manifest: BundleManifest) -> str:
     return hash_engine(manifest.engine.name, manifest.engine.precision, files)
 
 
-def hash_engine(name: str, precision: str, files: dict[str, str]) -> str:
+def hash_engine(name: str, precision: str, files: Mapping[str, str]) -> str:
     """See ``engine_sha256``; ``files`` maps ``engine/FILE`` to its hash."""
     return sha256_json({"engine": name, "precision": precision, "files": files})

@@ -17,8 +17,8 @@ def parse(text: str) -> Any:
     """Value of ``text``.
 
     Raises:
-        ValueError: not JSON, a key twice in one object, a number that is not finite, half of a surrogate pair, or nesting
-            beyond ``MAX_DEPTH``.
+        ValueError: not JSON, a key twice in one object, a number that is not finite, half of a surrogate pair, or
+            nesting beyond ``MAX_DEPTH``.
     """
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)

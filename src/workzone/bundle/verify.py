@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from workzone.bundle import schema
 from workzone.bundle.runtime import Detector, read_parts, void_reasons
-from workzone.errors import BundleError, WorkzoneError
+from workzone.errors import WorkzoneError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,8 @@ def verify_bundle(folder: Path) -> list[Check]:
         Check(
             "certificate",
             not void,
-            "; ".join(void) or f"belongs to these files; {'certified' if certificate.certified else 'no certified promise'}",
+            "; ".join(void)
+            or f"belongs to these files; {'certified' if certificate.certified else 'no certified promise'}",
         )
     )
     if problems or void:
@@ -49,17 +48,9 @@ def verify_bundle(folder: Path) -> list[Check]:
     return checks
 
 
-def read_golden(folder: Path) -> schema.Golden:
-    """Golden cases of the bundle; raises BundleError when malformed."""
-    try:
-        return schema.Golden.model_validate(schema.read_json_bounded(folder / schema.GOLDEN_CASES))
-    except ValidationError as error:
-        raise BundleError(f"golden/cases.json is malformed: {error.errors()[0]['msg']}", where=str(folder)) from error
-
-
 def _golden(folder: Path) -> Check:
     try:
-        golden = read_golden(folder)
+        golden = schema.read_model(folder / schema.GOLDEN_CASES, schema.Golden)
         detector = Detector.load(folder, check_hashes=False)
         answers = [a for _, a in detector.predict(folder / case.image for case in golden.cases)]
     except WorkzoneError as error:

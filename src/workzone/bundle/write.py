@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,8 @@ from typing import Any
 
 from workzone import __version__
 from workzone.bundle import schema
-from workzone.bundle.runtime import Detector, read_parts, void_reasons
+from workzone.bundle.engines import network_files, open_engine
+from workzone.bundle.runtime import Detector, read_parts, require_fit, void_reasons
 from workzone.bundle.verify import verify_bundle
 from workzone.errors import BundleError
 from workzone.files import sha256_file, write_atomic, write_json
@@ -49,34 +51,88 @@ class BundleParts:
 def write_bundle(parts: BundleParts, target: Path) -> Path:
     """Write the bundle to ``target``, replacing an older one only when the new one is whole and verified.
 
+    A bundle whose replacement was killed between its two renames is put back by the next call.
+
     Raises:
-        BundleError: the parts do not fit together, or the new bundle does not verify.
+        BundleError: the parts do not fit together, the new bundle does not verify, or ``target`` holds something else.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
+    old = target.with_name(f".{target.name}.old")
+    if old.exists() and not target.exists():
+        old.rename(target)
+    _require_replaceable(target)
+    _sweep(target)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-{os.getpid()}-", suffix=".partial", dir=target.parent))
     try:
         _fill(parts, work)
         failed = [check for check in verify_bundle(work) if not check.passed]
         if failed:
-            raise BundleError(f"the new bundle fails its check '{failed[0].name}': {failed[0].detail}", where=str(target))
+            raise BundleError(
+                f"the new bundle fails its check '{failed[0].name}': {failed[0].detail}", where=str(target)
+            )
+        _flush(work)
         work.chmod(0o755)
-        if target.exists():
-            old = target.with_name(f".{target.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            target.rename(old)
-            work.rename(target)
-            shutil.rmtree(old)
-        else:
-            work.rename(target)
+        _replace(work, target, old)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return target
 
 
+def _require_replaceable(target: Path) -> None:
+    """Refuse to delete what is not a bundle."""
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise BundleError("the target is not a folder", where=str(target), fix="name a new folder")
+    if target.is_dir() and any(target.iterdir()) and not (target / schema.MANIFEST).exists():
+        raise BundleError(
+            "the target holds files that are no bundle", where=str(target), fix="name a new or empty folder"
+        )
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed writers left beside ``target``."""
+    for left in target.parent.glob(f".{target.name}-*-*.partial"):
+        writer = left.name.removeprefix(f".{target.name}-").partition("-")[0]
+        if writer.isdecimal() and not _alive(int(writer)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _flush(work: Path) -> None:
+    """Force the files to disk before the rename, or a power cut could leave the name without the content."""
+    for path in [p for p in work.rglob("*") if p.is_file()]:
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
+def _replace(work: Path, target: Path, old: Path) -> None:
+    if not target.exists():
+        work.rename(target)
+        return
+    shutil.rmtree(old, ignore_errors=True)
+    target.rename(old)
+    try:
+        work.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def _fill(parts: BundleParts, work: Path) -> None:
     (work / schema.ENGINE).mkdir()
-    for file in sorted(p for p in parts.engine.iterdir() if p.is_file()):
-        shutil.copyfile(file, work / schema.ENGINE / file.name)
+    for name in network_files(parts.engine_name):
+        if not (parts.engine / name).is_file():
+            raise BundleError("a network file is missing", where=str(parts.engine / name), fix="export the run again")
+        shutil.copyfile(parts.engine / name, work / schema.ENGINE / name)
     write_json(work / schema.PREPROCESSING, dict(parts.preprocessing))
     write_json(work / schema.CALIBRATOR, dict(parts.calibrator))
     write_json(work / schema.POLICY, dict(parts.policy))
@@ -114,14 +170,14 @@ def _entries(work: Path) -> dict[str, dict[str, Any]]:
 
 
 def _golden_cases(parts: BundleParts, work: Path, names: Sequence[str], values: dict[str, Any]) -> dict[str, Any]:
-    from workzone.bundle.engines import open_engine
-
-    entries = {n: schema.FileEntry(**e) for n, e in _entries(work).items()}
-    manifest = schema.BundleManifest.model_validate({**values, "files": entries, "sha256": ""})
+    manifest = schema.validated(
+        work / schema.MANIFEST, {**values, "files": _entries(work), "sha256": ""}, schema.BundleManifest
+    )
     pre, calibrator, policy, certificate = read_parts(work)
     if void := void_reasons(manifest, pre, calibrator, policy, certificate):
         raise BundleError(f"the certificate does not fit the parts: {'; '.join(void)}")
     engine = open_engine(parts.engine_name, work / schema.ENGINE, precision=parts.precision)
+    require_fit(engine, manifest, pre, work)
     detector = Detector(work, manifest, pre, engine, calibrator, policy, certificate)
     cases = [
         {"image": name, "log_odds": a.log_odds, "probability": a.probability, "decision": a.label}

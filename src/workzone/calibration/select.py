@@ -74,10 +74,10 @@ def select(data: CalibData, names: Sequence[str], *, folds: int = 5, repeats: in
 
     Each repeat deals the groups into ``folds`` stratified folds (fewer where there are fewer groups) and scores every
     image with a calibrator fitted on the other folds. Chosen is the calibrator with the fewest parameters whose NLL
-    exceeds the lowest by no more than one standard error of that excess. Where no candidate can be scored this way (too
-    few groups, a fold of one class) the simplest is taken, and the rows say so (``folds`` is 0). The error is the one of the paired difference:
+    exceeds the lowest by no more than one standard error of that excess. The error is the one of the paired difference:
     the plain standard error of an NLL is dominated by how hard the images are, which all candidates share, and would
-    let the identity win against real miscalibration.
+    let the identity win against real miscalibration. Where no candidate can be scored this way (too few groups, a fold
+    of one class) the simplest is taken, and the rows say so (``folds`` is 0).
 
     Raises:
         LeakageError: ``data`` is anything but ``CalibData``.

@@ -96,6 +96,8 @@ def adapt_backbone(
     loaders = make_loaders(views, held, batch_size=config.batch_size, seed=seed, workers=workers)
     trainer = make_trainer(config, folder, monitor=MONITOR, device=device, tracking=tracking, callbacks=callbacks)
     start = last_checkpoint(folder) if resume else None
+    # Lightning keeps each module's mode, and a pretrained backbone arrives in evaluation mode.
+    module.train()
     fitted: Any = torch.compile(module) if config.compile else module
     trainer.fit(fitted, *loaders, ckpt_path=start, weights_only=True)
     best = best_checkpoint(trainer, MONITOR)

@@ -160,5 +160,5 @@ def quiet() -> None:
     """Silence Lightning's announcements and its advice on settings that are deliberate here."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for text in (".*does not have many workers.*", ".*exists and is not empty.*", ".*isinstance.treespec.*", ".*LeafSpec.*"):
+    for text in (".*does not have many workers.*", ".*exists and is not empty.*", ".*treespec.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", text)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from workzone.config.views import ViewSpec
 from workzone.vision.batch import load_views, open_views
 from workzone.vision.decode import decode
 from workzone.vision.draw import draw_views
-from workzone.vision.preprocess import Preprocessing, to_pixels
+from workzone.vision.preprocess import Preprocessing
 from workzone.vision.reasons import Reason
-from workzone.vision.views import ViewSpec, boxes, count, make_views, needed_side
+from workzone.vision.views import boxes, count, make_views, needed_side
 
 __all__ = [
     "Preprocessing",
@@ -21,5 +22,4 @@ __all__ = [
     "make_views",
     "needed_side",
     "open_views",
-    "to_pixels",
 ]

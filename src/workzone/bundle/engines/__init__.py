@@ -15,13 +15,22 @@ ENGINES: Mapping[str, type[OnnxRuntimeEngine] | type[OpenVinoEngine]] = {
     OpenVinoEngine.name: OpenVinoEngine,
 }
 
-__all__ = ["ENGINES", "Engine", "Scores", "open_engine"]
+__all__ = ["ENGINES", "Engine", "Scores", "network_files", "open_engine"]
 
 
 def open_engine(
     name: str, folder: Path, *, precision: str, device: str = "cpu", threads: int = 0, head: bool = True
 ) -> Engine:
     """Open engine ``name`` on the network in ``folder``; raises BundleError for an unknown name."""
+    return _member(name).open(folder, precision=precision, device=device, threads=threads, head=head)
+
+
+def network_files(name: str) -> tuple[str, ...]:
+    """Names of all files that a network of engine ``name`` consists of; raises BundleError for an unknown name."""
+    return _member(name).network_files
+
+
+def _member(name: str) -> type[OnnxRuntimeEngine] | type[OpenVinoEngine]:
     if name not in ENGINES:
         raise BundleError(f"unknown engine {name!r}", fix=f"this version knows: {', '.join(ENGINES)}")
-    return ENGINES[name].open(folder, precision=precision, device=device, threads=threads, head=head)
+    return ENGINES[name]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from workzone.errors import BundleError
+
 FloatViews = NDArray[np.float32]
+HEAD_OUTPUTS = ("log_odds", "view_log_odds", "weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +35,20 @@ class Scores:
 class Engine(ABC):
     """Runs an exported network: ``embed`` on views, then ``aggregate`` on the embeddings of an image's views.
 
-    The two steps are separate files of the bundle, so that embeddings can be cached, added to (a cascade that looks again)
-    and monitored without running the backbone twice. Normalisation of pixels is part of the exported network.
+    The two steps are separate files of the bundle, so that embeddings can be cached, added to (a cascade that looks
+    again) and monitored without running the backbone twice. Normalisation of pixels is part of the exported network.
     """
 
     name: ClassVar[str]
     backbone_file: ClassVar[str]
     head_file: ClassVar[str]
+    network_files: ClassVar[tuple[str, ...]]
+    """Every file of a network, no more and no fewer."""
 
     precision: str
     embedding_dim: int
+    image_size: int
+    """Side of a view in pixels."""
 
     @classmethod
     @abstractmethod
@@ -58,9 +66,31 @@ class Engine(ABC):
 
     @abstractmethod
     def aggregate(self, embeddings: FloatViews, boxes: FloatViews, mask: NDArray[np.bool_]) -> Scores:
-        """Scores of images from embeddings (B, V, D), normalised boxes (B, V, 4) and mask (B, V), True where a view exists."""
+        """Scores of images from embeddings (B, V, D), normalised boxes (B, V, 4) and mask (B, V), True where one exists."""
 
-    @classmethod
-    def files(cls, folder: Path) -> list[Path]:
-        """Files of the network in ``folder``, in a fixed order."""
-        return sorted(p for p in folder.iterdir() if p.is_file())
+
+def check_signature(
+    where: Path, inputs: Mapping[str, Sequence[Any]], outputs: Mapping[str, Sequence[Any]], *, head: bool
+) -> None:
+    """Raise BundleError unless a network has the inputs and outputs that ``Engine`` feeds and reads.
+
+    Args:
+        inputs: shape by name; an entry that is no integer stands for any size.
+        outputs: the same for outputs.
+        head: whether it is a head or a backbone.
+    """
+    if head:
+        # The exporter drops inputs that a head does not use.
+        fits = {"embeddings"} <= set(inputs) <= {"embeddings", "boxes", "mask"} and set(outputs) == set(HEAD_OUTPUTS)
+        fits = fits and [len(outputs[name]) for name in HEAD_OUTPUTS] == [1, 2, 2] and len(inputs["embeddings"]) == 3
+    else:
+        fits = set(inputs) == {"pixels"} and set(outputs) == {"embeddings"}
+        if fits:
+            pixels, embeddings = inputs["pixels"], outputs["embeddings"]
+            fits = len(pixels) == 4 and pixels[1] == pixels[2] and pixels[3] == 3 and len(embeddings) == 2
+            fits = fits and isinstance(pixels[1], int) and isinstance(embeddings[1], int)
+    if not fits:
+        stated = f"inputs {sorted(inputs)}, outputs {sorted(outputs)}"
+        raise BundleError(
+            f"{where.name} is not a {'head' if head else 'backbone'} of workzone ({stated[:300]})", where=str(where)
+        )

@@ -1,8 +1,8 @@
 """Look through an ONNX file before a runtime opens it, without the onnx package.
 
 A network of a bundle is one self-contained file of standard operators. Weights in other files (whose path the network
-chooses), operators of other libraries and settings for the runtime are refused, whatever the installed runtime would do.
-The file is a protocol buffer; field numbers are those of onnx.proto (ONNX IR version 4 and later).
+chooses), operators of other libraries and settings for the runtime are refused, whatever the installed runtime would
+do. The file is a protocol buffer; field numbers are those of onnx.proto (ONNX IR version 4 and later).
 """
 
 from __future__ import annotations

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.bundle.engines.base import Engine, FloatViews, Scores
+from workzone.bundle.engines.base import HEAD_OUTPUTS, Engine, FloatViews, Scores, check_signature
+from workzone.bundle.engines.onnx_scan import refuse_unsafe_onnx
 from workzone.errors import BundleError
 
 
@@ -20,30 +21,32 @@ class OnnxRuntimeEngine(Engine):
     name: ClassVar[str] = "onnxruntime"
     backbone_file: ClassVar[str] = "backbone.onnx"
     head_file: ClassVar[str] = "head.onnx"
+    network_files: ClassVar[tuple[str, ...]] = (backbone_file, head_file)
 
     def __init__(self, backbone: Any, head: Any | None, precision: str) -> None:
         self._backbone = backbone
         self._head = head
         self.precision = precision
-        self.embedding_dim = int(backbone.get_outputs()[0].shape[-1])
+        self.embedding_dim = int(backbone.get_outputs()[0].shape[1])
+        self.image_size = int(backbone.get_inputs()[0].shape[1])
 
     @classmethod
     def open(
         cls, folder: Path, *, precision: str = "fp32", device: str = "cpu", threads: int = 0, head: bool = True
     ) -> Self:
         """See ``Engine.open``; ``head=False`` opens the backbone alone."""
-        backbone = _session(folder / cls.backbone_file, device, threads)
-        return cls(backbone, _session(folder / cls.head_file, device, threads) if head else None, precision)
+        backbone = _session(folder / cls.backbone_file, device, threads, head=False)
+        return cls(backbone, _session(folder / cls.head_file, device, threads, head=True) if head else None, precision)
 
     @classmethod
     def open_head(cls, path: Path) -> Callable[[FloatViews, FloatViews, NDArray[np.bool_]], Scores]:
         """A head alone, as a function of embeddings, boxes and mask (see ``Engine.aggregate``)."""
-        session = _session(path, "cpu", 0)
+        session = _session(path, "cpu", 0, head=True)
         return lambda embeddings, boxes, mask: _run_head(session, embeddings, boxes, mask)
 
     def embed(self, pixels: NDArray[np.uint8]) -> FloatViews:
         """See ``Engine.embed``."""
-        (out,) = self._backbone.run(["embeddings"], {"pixels": np.ascontiguousarray(pixels)})
+        (out,) = _run(self._backbone, ["embeddings"], {"pixels": np.ascontiguousarray(pixels)})
         return np.asarray(out, dtype=np.float32)
 
     def aggregate(self, embeddings: FloatViews, boxes: FloatViews, mask: NDArray[np.bool_]) -> Scores:
@@ -57,12 +60,24 @@ def _run_head(session: Any, embeddings: FloatViews, boxes: FloatViews, mask: NDA
     # The exporter drops inputs that a head does not use.
     feeds = {"embeddings": embeddings, "boxes": boxes, "mask": mask}
     wanted = {i.name for i in session.get_inputs()}
-    out = session.run(["log_odds", "view_log_odds", "weights"], {k: v for k, v in feeds.items() if k in wanted})
-    return masked_scores(*out, mask)
+    return masked_scores(_run(session, HEAD_OUTPUTS, {k: v for k, v in feeds.items() if k in wanted}), mask)
 
 
-def masked_scores(log_odds: Any, views: Any, weights: Any, mask: NDArray[np.bool_]) -> Scores:
-    """Scores in float64 with NaN and 0 where a view does not exist."""
+def _run(session: Any, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
+    try:
+        result: Sequence[NDArray[Any]] = session.run(list(outputs), dict(feeds))
+    except Exception as error:  # onnxruntime raises its own unrelated classes
+        raise BundleError(f"onnxruntime cannot run the network: {_first_line(error)}") from error
+    return result
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def masked_scores(outputs: Sequence[NDArray[Any]], mask: NDArray[np.bool_]) -> Scores:
+    """Scores in float64 of the outputs of a head, with NaN and 0 where a view does not exist."""
+    log_odds, views, weights = outputs
     return Scores(
         log_odds=np.asarray(log_odds, dtype=np.float64),
         view_log_odds=np.where(mask, np.asarray(views, dtype=np.float64), np.nan),
@@ -70,13 +85,14 @@ def masked_scores(log_odds: Any, views: Any, weights: Any, mask: NDArray[np.bool
     )
 
 
-def _session(path: Path, device: str, threads: int) -> Any:
+def _session(path: Path, device: str, threads: int, *, head: bool) -> Any:
     import onnxruntime as ort
 
     if not path.is_file():
         raise BundleError("a network file is missing", where=str(path), fix="export the run again")
+    refuse_unsafe_onnx(path)
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.inter_op_num_threads = 1
     available = ort.get_available_providers()
@@ -88,6 +104,9 @@ def _session(path: Path, device: str, threads: int) -> Any:
         )
     providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
     try:
-        return ort.InferenceSession(str(path), options, providers=providers)
+        session = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime raises its own unrelated classes
-        raise BundleError(f"onnxruntime cannot read the network: {error}", where=str(path)) from error
+        raise BundleError(f"onnxruntime cannot read the network: {_first_line(error)}", where=str(path)) from error
+    inputs = {i.name: i.shape for i in session.get_inputs()}
+    check_signature(path, inputs, {o.name: o.shape for o in session.get_outputs()}, head=head)
+    return session

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.bundle.engines.base import Engine, FloatViews, Scores
+from workzone.bundle.engines.base import HEAD_OUTPUTS, Engine, FloatViews, Scores, check_signature
 from workzone.bundle.engines.onnxruntime import masked_scores
 from workzone.errors import BundleError, MissingExtraError
+
+_MAX_XML = 256 * 1024 * 1024
+_OPERATOR = re.compile(r"<layer\b[^>]*>")
+_STANDARD = re.compile(r'\sversion="opset\d{1,3}"')
 
 
 class OpenVinoEngine(Engine):
@@ -19,12 +25,14 @@ class OpenVinoEngine(Engine):
     name: ClassVar[str] = "openvino"
     backbone_file: ClassVar[str] = "backbone.xml"
     head_file: ClassVar[str] = "head.xml"
+    network_files: ClassVar[tuple[str, ...]] = ("backbone.bin", backbone_file, "head.bin", head_file)
 
     def __init__(self, backbone: Any, head: Any | None, precision: str) -> None:
         self._backbone = backbone
         self._head = head
         self.precision = precision
         self.embedding_dim = int(backbone.output(0).get_partial_shape()[1].get_length())
+        self.image_size = int(backbone.input(0).get_partial_shape()[1].get_length())
 
     @classmethod
     def open(
@@ -42,19 +50,25 @@ class OpenVinoEngine(Engine):
             settings["INFERENCE_NUM_THREADS"] = threads
         core = ov.Core()
 
-        def compiled(path: Path) -> Any:
-            if not path.is_file():
-                raise BundleError("a network file is missing", where=str(path), fix="export the run again")
+        def compiled(path: Path, *, head: bool) -> Any:
+            for needed in (path, path.with_suffix(".bin")):
+                if not needed.is_file():
+                    raise BundleError("a network file is missing", where=str(needed), fix="export the run again")
+            _refuse_unsafe_xml(path)
             try:
-                return core.compile_model(core.read_model(str(path)), "CPU", settings)
+                network = core.compile_model(core.read_model(str(path)), "CPU", settings)
             except RuntimeError as error:
-                raise BundleError(f"openvino cannot read the network: {error}", where=str(path)) from error
+                raise BundleError(f"openvino cannot read the network: {_cause(error)}", where=str(path)) from error
+            check_signature(path, _shapes(network.inputs), _shapes(network.outputs), head=head)
+            return network
 
-        return cls(compiled(folder / cls.backbone_file), compiled(folder / cls.head_file) if head else None, precision)
+        head_network = compiled(folder / cls.head_file, head=True) if head else None
+        return cls(compiled(folder / cls.backbone_file, head=False), head_network, precision)
 
     def embed(self, pixels: NDArray[np.uint8]) -> FloatViews:
         """See ``Engine.embed``."""
-        return np.array(self._backbone({"pixels": np.ascontiguousarray(pixels)})["embeddings"], dtype=np.float32)
+        (out,) = _run(self._backbone, ["embeddings"], {"pixels": np.ascontiguousarray(pixels)})
+        return np.asarray(out, dtype=np.float32)
 
     def aggregate(self, embeddings: FloatViews, boxes: FloatViews, mask: NDArray[np.bool_]) -> Scores:
         """See ``Engine.aggregate``."""
@@ -62,5 +76,47 @@ class OpenVinoEngine(Engine):
             raise BundleError("this engine was opened without its head")
         feeds = {"embeddings": embeddings, "boxes": boxes, "mask": mask}
         wanted = {name for port in self._head.inputs for name in port.get_names()}
-        out = self._head({k: v for k, v in feeds.items() if k in wanted})
-        return masked_scores(np.array(out["log_odds"]), np.array(out["view_log_odds"]), np.array(out["weights"]), mask)
+        return masked_scores(_run(self._head, HEAD_OUTPUTS, {k: v for k, v in feeds.items() if k in wanted}), mask)
+
+
+def _run(network: Any, outputs: Sequence[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    try:
+        result = network(feeds)
+    except RuntimeError as error:
+        raise BundleError(f"openvino cannot run the network: {_cause(error)}") from error
+    # The next call writes into the same memory.
+    return [np.array(result[name]) for name in outputs]
+
+
+def _shapes(ports: Any) -> dict[str, list[int | None]]:
+    return {
+        min(port.get_names(), default=""): [
+            int(d.get_length()) if d.is_static else None for d in port.get_partial_shape()
+        ]
+        for port in ports
+    }
+
+
+def _cause(error: RuntimeError) -> str:
+    """What went wrong, without the stack of source lines that openvino puts before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1][:300]
+
+
+def _refuse_unsafe_xml(path: Path) -> None:
+    """Raise BundleError unless the network uses operators of the standard sets only and defines no XML entities."""
+    try:
+        if path.stat().st_size > _MAX_XML:
+            raise BundleError(f"{path.name} is larger than {_MAX_XML} bytes", where=str(path))
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path.name} cannot be read: {error}", where=str(path)) from error
+    if "<!" in text:
+        raise BundleError(f"{path.name} holds XML declarations that no exported network has", where=str(path))
+    for layer in _OPERATOR.finditer(text):
+        if not _STANDARD.search(layer[0]):
+            raise BundleError(
+                f"{path.name} uses an operator that is not a standard one: {layer[0][:120]}",
+                where=str(path),
+                fix="export the network again without extensions",
+            )

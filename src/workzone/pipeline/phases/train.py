@@ -21,9 +21,7 @@ def _run(context: Context) -> None:
     train, select = context.open(TrainData), context.open(SelectData)
     settings = config.train
     backbone = create_backbone(config.model, drop_path=settings.drop_path, checkpointing=settings.checkpointing)
-    pre = Preprocessing(
-        image_size=backbone.image_size, mean=backbone.mean, std=backbone.std, views=config.views
-    )
+    pre = Preprocessing(image_size=backbone.image_size, views=config.views)
     curve: dict[str, object] = {}
     if settings.method != "frozen":
         from workzone.training.adapt import adapt_backbone

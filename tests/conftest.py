@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# importlib mode puts no folder on the path, and the helpers are shared by all test folders.
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder of this test session that all its processes see."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(shared_folder: Path) -> Path:
+    """Folder of a finished tiny run, built once a session; tests only read it. Its cache lies beside it in ``cache``."""
+    import fcntl
+
+    from helpers.command import workzone
+    from helpers.tiny import tiny_words
+
+    out = shared_folder / "tiny"
+    failed = shared_folder / "tiny-failed.txt"
+    # The lock is tiny-run's own: the lock of the engine refuses a second process, this one makes it wait.
+    with (shared_folder / "tiny.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if failed.exists():
+            pytest.fail(failed.read_text())
+        if not (out / "bundle" / "bundle.json").exists():
+            done = workzone("run", *tiny_words(out, shared_folder / "cache"))
+            if done.returncode:
+                failed.write_text(f"the tiny run ended with {done.returncode}:\n{done.stderr}")
+                pytest.fail(failed.read_text())
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_run: Path) -> Path:
+    """Bundle of the tiny run (onnxruntime-fp32); tests that change it copy it first."""
+    return tiny_run / "bundle"
