@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,10 +11,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of this test session that all its processes see."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "shared"
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
     folder.mkdir(exist_ok=True)
     return folder
 
@@ -28,7 +29,7 @@ def tiny_run(shared_folder: Path) -> Path:
 
     out = shared_folder / "tiny"
     failed = shared_folder / "tiny-failed.txt"
-    # The lock is tiny-run's own: the lock of the engine refuses a second process, this one makes it wait.
+    # The lock is the own lock of this fixture: the lock of the engine refuses a second process, this one makes it wait.
     with (shared_folder / "tiny.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if failed.exists():

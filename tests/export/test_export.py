@@ -175,8 +175,16 @@ def test_quantisation_says_what_it_lacks(network, tmp_path):
 
 
 def test_compare_counts_and_measures():
-    reference = {"log_odds": np.array([1.0, -1.0, 0.1]), "embeddings": np.eye(3), "views": np.array([[1.0, np.nan]] * 3)}
-    other = {"log_odds": np.array([1.0, -1.3, -0.1]), "embeddings": np.eye(3) * 2, "views": np.array([[1.0, np.nan]] * 3)}
+    reference = {
+        "log_odds": np.array([1.0, -1.0, 0.1]),
+        "embeddings": np.eye(3),
+        "views": np.array([[1.0, np.nan]] * 3),
+    }
+    other = {
+        "log_odds": np.array([1.0, -1.3, -0.1]),
+        "embeddings": np.eye(3) * 2,
+        "views": np.array([[1.0, np.nan]] * 3),
+    }
     result = compare(reference, other)
     assert result.images == 3
     assert result.decisions_differ == 1

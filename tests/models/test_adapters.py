@@ -70,7 +70,7 @@ def test_careless_names_would_hit_the_patch_convolution(tiny):
 def test_another_number_of_layers_stops(tiny, monkeypatch):
     backbone = tiny()
     backbone.network.blocks[1].attn.proj = nn.Identity()
-    with pytest.raises(ConfigError, match="7 layers .* 8 were expected"):
+    with pytest.raises(ConfigError, match=r"7 layers .* 8 were expected"):
         apply_adapter(backbone, AdapterConfig(), "lora", seed=0)
     monkeypatch.setitem(lora_module._PATTERNS, "vit", r".*attn\.qkv")
     with pytest.raises(ConfigError, match="2 layers"):
@@ -82,7 +82,7 @@ def test_convolutional_backbones_are_refused_with_the_reason():
     network = nn.Conv2d(3, 4, 1)
     network.num_features = 4
     backbone = Backbone("efficientnet_lite0", spec, network, image_size=32, pooling="avg")
-    with pytest.raises(ConfigError, match="convolutions.*frozen or full"):
+    with pytest.raises(ConfigError, match=r"convolutions.*frozen or full"):
         apply_adapter(backbone, AdapterConfig(), "dora", seed=0)
 
 

@@ -81,8 +81,13 @@ GOLDEN_LITE_MEAN = 0.03994139
 
 def test_lite_rename_refuses_another_order():
     own = ["conv_stem.weight", "bn1.weight", "bn1.bias", "blocks.0.0.conv_dw.weight", "blocks.0.0.conv_pw.weight"]
-    theirs = ["_conv_stem.weight", "_bn0.weight", "_bn0.bias", "_blocks.0._depthwise_conv.weight",
-              "_blocks.0._project_conv.weight"]
+    theirs = [
+        "_conv_stem.weight",
+        "_bn0.weight",
+        "_bn0.bias",
+        "_blocks.0._depthwise_conv.weight",
+        "_blocks.0._project_conv.weight",
+    ]
     state = {k: torch.zeros(1) for k in theirs}
     assert list(rename_lite(state, own_order=own, where="x")) == own
     for bad in ([theirs[1], theirs[0], *theirs[2:]], [*theirs[:3], theirs[4], theirs[3]], theirs[:-1]):
@@ -152,14 +157,14 @@ def test_hub_without_network_says_so(monkeypatch):
         raise LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
-    with pytest.raises(WeightsError, match="cannot be downloaded.*vit_tiny_patch16_224"):
+    with pytest.raises(WeightsError, match=r"cannot be downloaded.*vit_tiny_patch16_224"):
         create_backbone(ModelConfig(backbone="vit_t16", weights="hub"))
 
 
 def test_wrong_settings_are_named():
     with pytest.raises(ConfigError, match="dinov2_vits14"):
         create_backbone(ModelConfig(backbone="dinov2_vits"))
-    with pytest.raises(ConfigError, match="multiple of 14.*take 224"):
+    with pytest.raises(ConfigError, match=r"multiple of 14.*take 224"):
         create_backbone(ModelConfig(backbone="dinov2_vits14", image_size=225))
     with pytest.raises(ConfigError, match="no class token"):
         create_backbone(ModelConfig(pooling="cls"))

@@ -55,8 +55,16 @@ def role(kind, n: int, start: int):
 
 def config(**changes) -> TrainConfig:
     base = {
-        "method": "lora", "adapter": AdapterConfig(rank=4, alpha=4, dropout=0.1, init="zero"), "epochs": 3, "batch_size": 8,
-        "lr": 3e-3, "backbone_lr": 3e-3, "hidden": 8, "drop_path": 0.0, "augment": "light", "patience": 10,
+        "method": "lora",
+        "adapter": AdapterConfig(rank=4, alpha=4, dropout=0.1, init="zero"),
+        "epochs": 3,
+        "batch_size": 8,
+        "lr": 3e-3,
+        "backbone_lr": 3e-3,
+        "hidden": 8,
+        "drop_path": 0.0,
+        "augment": "light",
+        "patience": 10,
     }
     return TrainConfig(**(base | changes))
 
@@ -103,9 +111,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tiny, tmp_path, method,
 def test_learns_and_leaves_a_plain_backbone(tiny, tmp_path):
     base = tiny()
     done = adapt_backbone(
-        base, role(TrainData, 64, 0), role(SelectData, 32, 1000),
+        base,
+        role(TrainData, 64, 0),
+        role(SelectData, 32, 1000),
         config(epochs=12, augment="none", backbone_lr=1e-2, adapter=AdapterConfig(rank=4, alpha=4, dropout=0.0)),
-        seed=0, folder=tmp_path, load=draw,
+        seed=0,
+        folder=tmp_path,
+        load=draw,
     )
     assert done.metrics["val_select"]["auroc"] > 0.9
     assert done.trace[-1][1] < 0.8 * done.trace[0][1]
@@ -125,7 +137,7 @@ def test_learns_and_leaves_a_plain_backbone(tiny, tmp_path):
 
 @pytest.mark.golden
 def test_loss_trace_is_the_stored_one(tiny, tmp_path):
-    done = run(tiny, tmp_path, config(method="dora", accumulate=2))
+    done = run(tiny, tmp_path, config(method="dora", accumulate=2, lr=3e-2, backbone_lr=1e-2))
     got = [round(loss, 6) for _, loss in done.trace]
     assert got == pytest.approx(json.loads(GOLDEN.read_text()), abs=1e-4)
 

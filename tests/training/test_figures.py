@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +37,7 @@ def test_schedule_warms_up_and_ends_at_the_floor():
     assert rates[:10] == pytest.approx([(s + 1) / 10 for s in range(10)])
     assert max(rates) == pytest.approx(1.0)
     assert rates[100] == pytest.approx(0.01)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
 def test_every_group_ends_at_the_same_rate():

@@ -57,8 +57,9 @@ def test_cannot_learn_shuffled_labels():
 
 def test_probe_sees_the_global_view_alone():
     config = TrainConfig(epochs=20, hidden=0, lr=5e-3)
-    seen = fit_probe(planted(300, 0, Role.TRAIN, in_global=True), planted(100, 1, Role.VAL_SELECT, in_global=True),
-                     config, seed=0)
+    seen = fit_probe(
+        planted(300, 0, Role.TRAIN, in_global=True), planted(100, 1, Role.VAL_SELECT, in_global=True), config, seed=0
+    )
     unseen = fit_probe(planted(300, 0, Role.TRAIN), planted(100, 1, Role.VAL_SELECT), config, seed=0)
     assert seen.scores["auroc"] > 0.95
     assert unseen.scores["auroc"] < 0.8

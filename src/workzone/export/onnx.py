@@ -96,7 +96,7 @@ def _export(
 
 
 def clean(model: Any) -> bytes:
-    """Serialised ``model`` without what differs between runs and machines: source paths, comments, versions of tools."""
+    """Serialised ``model`` without what differs between runs and machines: source paths, comments, tool versions."""
 
     def strip(graph: Any) -> None:
         del graph.metadata_props[:]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workzone.errors import ConfigError, MissingExtraError
-from workzone.export.onnx import BACKBONE_FILE, HEAD_FILE
+from workzone.export.onnx import HEAD_FILE
 from workzone.export.quantise import check_views, default_settings, excluded_nodes, is_transformer, require_folder
 from workzone.files import write_atomic
 
@@ -52,7 +52,9 @@ def to_openvino(
     backbone = core.read_model(str(source))
     if precision == "int8":
         if calibration_views is None:
-            raise ConfigError("int8 needs views to set its ranges", where="export.precision", fix="pass calibration views")
+            raise ConfigError(
+                "int8 needs views to set its ranges", where="export.precision", fix="pass calibration views"
+            )
         check_views(calibration_views)
         backbone = _quantise(backbone, source, calibration_views)
     _save(backbone, out_folder / "backbone.xml")

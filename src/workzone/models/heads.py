@@ -41,7 +41,7 @@ class ProbeHead(nn.Module):
 
 
 class FeatureDropout(nn.Module):
-    """Dropout of input features; all views of an image (..., V, D) lose the same ones, which needs V times fewer draws."""
+    """Dropout of input features; all views of an image (..., V, D) lose the same ones, for V times fewer draws."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def last_layer(dim: int) -> nn.Linear:
 
 
 def set_bias(module: nn.Module, prevalence: float) -> None:
-    """Set the bias of the last linear layer of ``module`` to the log-odds of ``prevalence``, clipped to [0.01, 0.99]."""
+    """Set the last bias of ``module`` to the log-odds of ``prevalence``, clipped to [0.01, 0.99]."""
     last = [m for m in module.modules() if isinstance(m, nn.Linear)][-1]
     p = min(max(prevalence, 0.01), 0.99)
     with torch.no_grad():

@@ -140,7 +140,9 @@ def _check(train: object, select: object, config: TrainConfig) -> None:
             )
     assert isinstance(train, TrainData)
     if not 0 < train.n_positive < len(train):
-        raise DataError("the training images have one class only", where=f"role {train.role}", fix="add the other class")
+        raise DataError(
+            "the training images have one class only", where=f"role {train.role}", fix="add the other class"
+        )
 
 
 def _head(backbone: Backbone, config: TrainConfig, seed: int, prevalence: float) -> ProbeHead:

@@ -57,9 +57,7 @@ class Features:
 
     def views(self, stop: int) -> Features:
         """The first ``stop`` views of each image."""
-        return Features(
-            self.embeddings[:, :stop], self.boxes[:, :stop], self.mask[:, :stop], self.labels, self.role
-        )
+        return Features(self.embeddings[:, :stop], self.boxes[:, :stop], self.mask[:, :stop], self.labels, self.role)
 
 
 def require_roles(train: Features, select: Features, *, user: str) -> None:
@@ -67,9 +65,12 @@ def require_roles(train: Features, select: Features, *, user: str) -> None:
     for data, role in ((train, Role.TRAIN), (select, Role.VAL_SELECT)):
         if data.role is not role:
             raise LeakageError(
-                f"{user} was handed images of role {data.role} in place of {role}", fix=f"pass the images of role {role}"
+                f"{user} was handed images of role {data.role} in place of {role}",
+                fix=f"pass the images of role {role}",
             )
     if len(np.unique(train.labels)) < 2:
-        raise DataError("the training images have one class only", where=f"role {train.role}", fix="add the other class")
+        raise DataError(
+            "the training images have one class only", where=f"role {train.role}", fix="add the other class"
+        )
     if train.embeddings.shape[2] != select.embeddings.shape[2]:
         raise ValueError("training and selection embeddings differ in width")

@@ -88,8 +88,9 @@ def fit_aggregator(
     def make() -> Aggregator:
         return create_aggregator(config, train.dim, **(options or {}))
 
-    return fit_members(train, select, make, settings, seed=seed, members=config.members, device=device,
-                       progress=progress)
+    return fit_members(
+        train, select, make, settings, seed=seed, members=config.members, device=device, progress=progress
+    )
 
 
 def fit_members(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,7 @@ class ImageViews(Dataset[tuple[Tensor, Tensor, int]]):
         load: reads one view; None decodes the file as the bundle does.
     """
 
-    def __init__(
-        self, data: RoleData, image_size: int, *, load: Loader | None = None, memory: int = _MEMORY
-    ) -> None:
+    def __init__(self, data: RoleData, image_size: int, *, load: Loader | None = None, memory: int = _MEMORY) -> None:
         if data.paths is None:
             raise DataError(f"the images of role {data.role} have no paths", fix="open the role from a manifest")
         if not len(data):
@@ -56,14 +55,14 @@ def global_view(image_size: int) -> Loader:
     pre = Preprocessing(image_size=image_size, views=ViewSpec(layout="global"))
 
     def load(path: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        from pathlib import Path
-
         try:
-            return open_views(Path(path), pre)[0][0]
+            pixels, _ = open_views(Path(path), pre)
         except ImageError as error:
             raise DataError(
                 f"a training image cannot be read ({error.reason})", where=path, fix="prepare the data again without it"
             ) from error
+        view: np.ndarray[Any, np.dtype[np.uint8]] = pixels[0]
+        return view
 
     return load
 

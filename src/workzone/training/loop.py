@@ -105,9 +105,7 @@ def train_head(
     n = len(train.labels)
     steps = -(-n // settings.batch_size)
     optimizer = make_optimizer([(model, settings.lr)], weight_decay=settings.weight_decay)
-    schedule = make_schedule(
-        optimizer, total=steps * settings.epochs, warmup=settings.warmup, min_lr=settings.min_lr
-    )
+    schedule = make_schedule(optimizer, total=steps * settings.epochs, warmup=settings.warmup, min_lr=settings.min_lr)
     weight = None if settings.pos_weight is None else torch.tensor(settings.pos_weight, device=train.labels.device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     with torch.random.fork_rng():
@@ -115,7 +113,7 @@ def train_head(
         for epoch in range(settings.epochs):
             model.train()
             total = 0.0
-            for rows in torch.randperm(n).to(train.labels.device).split(settings.batch_size):
+            for rows in torch.split(torch.randperm(n).to(train.labels.device), settings.batch_size):
                 mask = hide_views(train.mask[rows], settings.view_dropout)
                 log_odds, _, _ = model.combine(train.embeddings[rows], train.boxes[rows], mask)
                 loss = F.binary_cross_entropy_with_logits(log_odds, train.labels[rows], pos_weight=weight)
@@ -158,7 +156,7 @@ def hide_views(mask: Tensor, share: float) -> Tensor:
 def score(models: Sequence[Aggregator], data: TensorFeatures, *, batch_size: int = 1024) -> Tensor:
     """Mean log-odds (B,) of ``models`` in evaluation mode."""
     parts = []
-    for rows in torch.arange(len(data.labels)).split(batch_size):
+    for rows in torch.split(torch.arange(len(data.labels), device=data.labels.device), batch_size):
         batch = data.embeddings[rows], data.boxes[rows], data.mask[rows]
         parts.append(torch.stack([model.eval().combine(*batch)[0] for model in models]).mean(dim=0))
     return torch.cat(parts)

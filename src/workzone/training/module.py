@@ -22,7 +22,7 @@ _TIE = 1e-4
 MONITOR = "val_score"
 
 
-class ImageModule(L.LightningModule):
+class ImageModule(L.LightningModule):  # type: ignore[misc]
     """Binary classification of global views.
 
     Every random draw depends on the seed and the step alone, not on what was drawn before, so that a resumed run
@@ -114,4 +114,5 @@ class ImageModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _draw_seed(self, batch_idx: int) -> int:
-        return (self.seed * 1_000_003 + self.current_epoch * 100_003 + batch_idx * 2) % (2**31 - 2)
+        epoch = int(self.current_epoch)
+        return (self.seed * 1_000_003 + epoch * 100_003 + batch_idx * 2) % (2**31 - 2)

@@ -41,7 +41,7 @@ def make_optimizer(parts: Iterable[tuple[nn.Module, float]], *, weight_decay: fl
 
 
 def cosine_factor(step: int, *, total: int, warmup: int, floor: float) -> float:
-    """Share of the peak learning rate at ``step``: linear up to ``warmup``, then cosine down to ``floor`` at ``total``."""
+    """Share of the peak rate at ``step``: linear up to ``warmup``, then cosine down to ``floor`` at ``total``."""
     if step < warmup:
         return (step + 1) / warmup
     done = min(1.0, (step - warmup) / max(1, total - warmup))

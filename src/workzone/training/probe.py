@@ -46,5 +46,6 @@ def fit_probe(
     def make() -> Aggregator:
         return GlobalView(train.dim, hidden=config.hidden, dropout=config.dropout)
 
-    return fit_members(train.views(1), select.views(1), make, settings, seed=seed, members=members, device=device,
-                       progress=progress)
+    return fit_members(
+        train.views(1), select.views(1), make, settings, seed=seed, members=members, device=device, progress=progress
+    )

@@ -89,8 +89,13 @@ def make_trainer(
         ),
         # A checkpoint of its own: the last state must be on disk also after an epoch that was not among the best.
         ModelCheckpoint(
-            folder / "checkpoints", filename=Path(LAST).stem, save_top_k=1, monitor=None, every_n_epochs=1,
-            save_on_train_epoch_end=True, enable_version_counter=False,
+            folder / "checkpoints",
+            filename=Path(LAST).stem,
+            save_top_k=1,
+            monitor=None,
+            every_n_epochs=1,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
         ),
     ]
     if config.ema:
@@ -102,7 +107,7 @@ def make_trainer(
         devices=devices,
         num_nodes=nodes,
         strategy="ddp" if devices * nodes > 1 else "auto",
-        precision=pick_precision(config.precision, kind),  # type: ignore[arg-type]
+        precision=pick_precision(config.precision, kind),
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip or None,
@@ -136,7 +141,11 @@ def make_loggers(tracking: TrackingConfig | None, folder: Path) -> list[Any]:
                 assert tracking is not None
                 made.append(loggers.WandbLogger(project=tracking.experiment, save_dir=folder))
         except ModuleNotFoundError as error:
-            packages = {"mlflow": ("mlflow-skinny", "ops"), "wandb": ("wandb", "ops"), "tensorboard": ("tensorboard", "train")}
+            packages = {
+                "mlflow": ("mlflow-skinny", "ops"),
+                "wandb": ("wandb", "ops"),
+                "tensorboard": ("tensorboard", "train"),
+            }
             package, extra = packages.get(name, (name, "train"))
             raise MissingExtraError(package, extra, feature=f"the {name} logger") from error
     return made
@@ -152,7 +161,7 @@ def best_checkpoint(trainer: L.Trainer, monitor: str) -> Path:
     """Checkpoint with the best ``monitor`` of the run."""
     for callback in trainer.checkpoint_callbacks:
         if getattr(callback, "monitor", None) == monitor and getattr(callback, "best_model_path", ""):
-            return Path(str(callback.best_model_path))  # type: ignore[attr-defined]
+            return Path(str(callback.best_model_path))
     raise RuntimeError(f"the trainer has no checkpoint by {monitor}")
 
 

@@ -66,7 +66,7 @@ class Engine(ABC):
 
     @abstractmethod
     def aggregate(self, embeddings: FloatViews, boxes: FloatViews, mask: NDArray[np.bool_]) -> Scores:
-        """Scores of images from embeddings (B, V, D), normalised boxes (B, V, 4) and mask (B, V), True where one exists."""
+        """Scores of images from embeddings (B, V, D), normalised boxes (B, V, 4) and mask (B, V)."""
 
 
 def check_signature(

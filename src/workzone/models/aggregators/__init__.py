@@ -39,8 +39,9 @@ __all__ = [
 
 def create_aggregator(config: FuseConfig, dim: int, **options: Any) -> Aggregator:
     """One aggregator of ``config`` for embeddings of width ``dim``; ``options`` go to the member's constructor."""
-    settings = {"dim": dim, "hidden": config.hidden, "dropout": config.dropout}
-    settings |= _OWN.get(config.aggregator, lambda _: {})(config)
+    settings: dict[str, Any] = {"dim": dim, "hidden": config.hidden, "dropout": config.dropout}
+    if config.aggregator in _OWN:
+        settings |= _OWN[config.aggregator](config)
     return build_aggregator(config.aggregator, settings | options)
 
 

@@ -34,7 +34,11 @@ class Attention(Aggregator):
         inner = hidden or self.input_dim
         self.body: nn.Module = nn.Sequential(
             FeatureDropout(dropout),
-            *([nn.Linear(self.input_dim, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout)] if hidden else []),
+            *(
+                [nn.Linear(self.input_dim, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout)]
+                if hidden
+                else []
+            ),
         )
         self.value = nn.Linear(inner, width)
         self.gate = nn.Linear(inner, width) if gated else None

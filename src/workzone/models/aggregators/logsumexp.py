@@ -27,9 +27,7 @@ class LogSumExp(Aggregator):
 
     name: ClassVar[str] = "logsumexp"
 
-    def __init__(
-        self, dim: int, *, hidden: int, dropout: float, boxes: bool = False, sharpness: float = 1.0
-    ) -> None:
+    def __init__(self, dim: int, *, hidden: int, dropout: float, boxes: bool = False, sharpness: float = 1.0) -> None:
         super().__init__(dim, hidden=hidden, dropout=dropout, boxes=boxes)
         self.sharpness = sharpness
         self.scorer = scorer(self.input_dim, hidden, dropout)

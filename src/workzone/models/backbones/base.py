@@ -28,9 +28,7 @@ class Backbone(nn.Module):
         patch: S is a multiple of it.
     """
 
-    def __init__(
-        self, name: str, spec: BackboneSpec, network: nn.Module, *, image_size: int, pooling: Pooling
-    ) -> None:
+    def __init__(self, name: str, spec: BackboneSpec, network: nn.Module, *, image_size: int, pooling: Pooling) -> None:
         super().__init__()
         self.name = name
         self.spec = spec
@@ -70,8 +68,13 @@ class Backbone(nn.Module):
     def fingerprint(self) -> str:
         """SHA-256 over architecture, image size, pooling and every tensor; the key of cached features."""
         return fingerprint_tensors(
-            {"architecture": self.spec.timm_name.split(".")[0], "image_size": self.image_size, "pooling": self.pooling,
-             "mean": list(self.mean), "std": list(self.std)},
+            {
+                "architecture": self.spec.timm_name.split(".")[0],
+                "image_size": self.image_size,
+                "pooling": self.pooling,
+                "mean": list(self.mean),
+                "std": list(self.std),
+            },
             self.network.state_dict(),
         )
 
