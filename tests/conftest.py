@@ -21,7 +21,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(shared_folder: Path) -> Path:
-    """Folder of a finished tiny run, built once a session; tests only read it. Its cache lies beside it in ``cache``."""
+    """Folder of a finished tiny run, built once a session; tests only read it. ``../cache`` is its cache."""
     import fcntl
 
     from helpers.command import workzone

@@ -40,7 +40,8 @@ def main() -> None:
         with Image.open(scored.columns["path"][row]) as image:
             picture = image.convert("RGB")
         scale = max(WIDTH / picture.width, HEIGHT / picture.height)
-        picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
+        size = (round(picture.width * scale), round(picture.height * scale))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
         left, top = (picture.width - WIDTH) // 2, (picture.height - HEIGHT) // 2
         sheet.paste(picture.crop((left, top, left + WIDTH, top + HEIGHT)), (x, y))
         decision = str(scored.columns["decision"][row])

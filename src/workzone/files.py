@@ -5,27 +5,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from workzone.errors import ConfigError
+
+PARTIAL = r"\..*-[0-9a-f]{8}\.partial(\.[^.]*)?"
+"""Pattern of the names that ``atomic_path`` gives to files that are not finished."""
 _CHUNK = 1 << 20
 
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``target`` that replaces it when the block succeeds and vanishes when it fails."""
+    """Yield a temporary path beside ``target`` that replaces it when the block succeeds and vanishes when it fails.
+
+    Raises:
+        ConfigError: ``target`` is a folder or a device, which must not be replaced by a file.
+    """
+    if target.exists() and not target.is_file():
+        raise ConfigError("the output is no regular file", where=str(target), fix="give the path of a file")
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=f".partial{target.suffix}", dir=target.parent)
-    os.close(handle)
-    partial = Path(name)
+    partial = target.with_name(f".{target.stem}-{secrets.token_hex(4)}.partial{target.suffix}")
+    # Exclusive, and with the permissions that the user's mask leaves.
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield partial
         with partial.open("rb+") as stream:
             os.fsync(stream.fileno())
-        partial.chmod(0o644)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

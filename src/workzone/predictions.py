@@ -109,7 +109,7 @@ class Predictions:
 
     def to_frame(self) -> pl.DataFrame:
         """One row per image; view scores and embeddings become numbered columns."""
-        pl = _polars()
+        polars = _polars()
         data: dict[str, Any] = {"id": self.ids.tolist()}
         if self.labels is not None:
             data["label"] = self.labels
@@ -119,7 +119,8 @@ class Predictions:
             data.update({f"{_VIEW_PREFIX}{v}": self.view_log_odds[:, v] for v in range(self.view_log_odds.shape[1])})
         if self.embeddings is not None:
             data.update({f"{_EMBEDDING_PREFIX}{d}": self.embeddings[:, d] for d in range(self.embeddings.shape[1])})
-        return pl.DataFrame(data)
+        frame: pl.DataFrame = polars.DataFrame(data)
+        return frame
 
     def save(self, path: Path) -> None:
         """Write to ``path`` atomically, as CSV where it ends in .csv and as Parquet otherwise."""

@@ -27,7 +27,7 @@ def calib(n: int, *, per_group: int, prevalence: float, seed: int) -> CalibData:
 
 def test_every_role_has_its_own_type() -> None:
     assert set(ROLE_TYPES) == set(Role)
-    assert len({cls for cls in ROLE_TYPES.values()}) == 4
+    assert len(set(ROLE_TYPES.values())) == 4
     assert all(cls.role is role for role, cls in ROLE_TYPES.items())
 
 
@@ -51,7 +51,7 @@ def test_parts_are_disjoint_by_group_and_complete(n: int, per_group: int, preval
 
 def test_parts_share_images_and_groups_of_both_classes() -> None:
     data = calib(400, per_group=1, prevalence=0.25, seed=0)
-    first, second = data.disjoint_parts(0.3, seed=0)
+    first, _second = data.disjoint_parts(0.3, seed=0)
     assert len(first) == pytest.approx(120, abs=2)
     assert first.n_positive == pytest.approx(0.3 * data.n_positive, abs=2)
     again, _ = data.disjoint_parts(0.3, seed=0)

@@ -14,7 +14,9 @@ _ENTRY = "from workzone.cli.main import main; main()"
 
 def environment(**extra: str) -> dict[str, str]:
     """Environment of a test process: this checkout, one thread, no settings of the user."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("WORKZONE_") and k not in ("COLUMNS", "FORCE_COLOR")}
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith("WORKZONE_") and k not in ("COLUMNS", "FORCE_COLOR")
+    }
     return {**kept, "PYTHONPATH": str(SOURCES), "OMP_NUM_THREADS": "1", "NO_COLOR": "1", **extra}
 
 
@@ -24,9 +26,19 @@ def command(words: Sequence[str | Path]) -> list[str]:
 
 
 def workzone(
-    *words: str | Path, stdin: str = "", env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: float = 240
+    *words: str | Path,
+    stdin: str = "",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 240,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``workzone`` to its end and return code, output and errors."""
     return subprocess.run(
-        command(words), input=stdin, env=environment(**(env or {})), cwd=cwd, timeout=timeout, capture_output=True, text=True
+        command(words),
+        input=stdin,
+        env=environment(**(env or {})),
+        cwd=cwd,
+        timeout=timeout,
+        capture_output=True,
+        text=True,
     )

@@ -20,12 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workzone.bundle.engines import Engine
-from workzone.errors import ImageError
+from workzone.bundle.parallel import embed_views, in_order
 from workzone.files import atomic_path, sha256_file, sha256_json
-from workzone.vision import Preprocessing, load_views
+from workzone.vision import Preprocessing, open_views
 
 SHARD_IMAGES = 64
-_BATCH_VIEWS = 32
 _PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 
 
@@ -155,15 +154,14 @@ def embed_images(
     if progress:
         progress(done, len(paths))
 
-    def fail(index: int, error: ImageError) -> None:
-        raise error
+    def work(item: tuple[str, str]) -> tuple[str, Row]:
+        sha256, path = item
+        pixels, boxes = open_views(Path(path), pre, max_pixels=max_pixels)
+        return sha256, (embed_views(engine, pixels), boxes)
 
     shard: dict[str, Row] = {}
-    for index, pixels, boxes in load_views(
-        [Path(p) for _, p in todo], pre, workers=workers, on_error=fail, max_pixels=max_pixels
-    ):
-        parts = [engine.embed(pixels[i : i + _BATCH_VIEWS]) for i in range(0, len(pixels), _BATCH_VIEWS)]
-        shard[todo[index][0]] = (np.concatenate(parts), boxes)
+    for _, (sha256, row) in in_order(todo, work, workers=workers, on_error=None):
+        shard[sha256] = row
         if len(shard) >= SHARD_IMAGES:
             cache.append(shard)
             shard = {}

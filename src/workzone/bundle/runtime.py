@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -12,20 +11,20 @@ import numpy as np
 
 from workzone import calibration, decisions
 from workzone.bundle import schema
-from workzone.bundle.embedding import ViewEmbeddings, pad_views
+from workzone.bundle.embedding import ViewEmbeddings
 from workzone.bundle.engines import Engine, Scores, open_engine
+from workzone.bundle.engines.base import FloatViews
+from workzone.bundle.parallel import embed_views, in_order
 from workzone.calibration import Calibrator
 from workzone.decisions import Certificate, Decision, Policy, ViewScore
 from workzone.decisions.types import NAMES, Decisions
 from workzone.errors import BundleError, ImageError
 from workzone.files import sha256_json
 from workzone.predictions import LABELS, FloatArray
-from workzone.vision import Preprocessing, load_views
+from workzone.vision import Preprocessing, open_views
 from workzone.vision.batch import Source
 from workzone.vision.decode import MAX_PIXELS
-
-# Views in one pass of the backbone: enough to keep the cores busy, little enough to stay in cache and memory.
-_BATCH_VIEWS = 16
+from workzone.vision.views import Boxes, Pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Detector:
         Args:
             folder: the folder that holds ``bundle.json``.
             device: "cpu", or "cuda" where the engine offers it.
-            threads: threads of the engine, 0 for all cores.
+            threads: passes of the network that run side by side, 0 for as many as there are cores.
             check_hashes: compare every file with its hash first (about a second per gigabyte).
 
         Raises:
@@ -83,7 +82,7 @@ class Detector:
 
     def predict(
         self,
-        sources: Iterable[Source],
+        sources: Iterable[Source | str],
         *,
         on_error: Callable[[int, ImageError], None] | None = None,
         workers: int = 0,
@@ -94,30 +93,23 @@ class Detector:
         Args:
             sources: paths, file contents or Pillow images.
             on_error: called with index and error for each unusable image; without it the first one is raised.
-            workers: threads that decode, 0 for all cores.
+            workers: images in work at the same time, 0 for as many as the engine has threads.
             max_pixels: largest image that is decoded.
         """
 
-        def fail(index: int, error: ImageError) -> None:
-            raise error
+        def work(source: Source | str) -> tuple[Scores, Boxes]:
+            pixels, boxes = self._open(source, max_pixels)
+            return self._score_one(embed_views(self.engine, pixels), boxes), boxes
 
-        waiting: list[tuple[int, np.ndarray, np.ndarray]] = []  # type: ignore[type-arg]
-        views = 0
-        count = workers or len(os.sched_getaffinity(0))
-        for item in load_views(
-            sources, self.preprocessing, workers=count, on_error=on_error or fail, max_pixels=max_pixels
-        ):
-            waiting.append(item)
-            views += len(item[1])
-            if views >= _BATCH_VIEWS:
-                yield from self._decide_batch(waiting)
-                waiting, views = [], 0
-        if waiting:
-            yield from self._decide_batch(waiting)
+        count = workers or self.engine.threads
+        for index, (scores, boxes) in in_order(sources, work, workers=count, on_error=on_error):
+            yield index, one_decision(scores, self.decide(scores.log_odds), 0, boxes)
 
-    def __call__(self, source: Source) -> Decision:
-        """Decide on one image; raises ImageError when it cannot be used."""
-        return next(self.predict([source]))[1]
+    def __call__(self, source: Source | str, *, max_pixels: int = MAX_PIXELS) -> Decision:
+        """Decide on one image, its views on all threads of the engine; raises ImageError when it cannot be used."""
+        pixels, boxes = self._open(source, max_pixels)
+        scores = self._score_one(embed_views(self.engine, pixels, side_by_side=True), boxes)
+        return one_decision(scores, self.decide(scores.log_odds), 0, boxes)
 
     def score(self, views: ViewEmbeddings) -> Scores:
         """Scores of images from the embeddings of their views."""
@@ -127,21 +119,20 @@ class Detector:
         """Decisions for log-odds (N,) of this bundle's engine."""
         return self.policy.decide(self.calibrator(log_odds))
 
-    def _decide_batch(self, batch: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> Iterator[tuple[int, Decision]]:  # type: ignore[type-arg]
-        counts = [len(pixels) for _, pixels, _ in batch]
-        pixels = batch[0][1] if len(batch) == 1 else np.concatenate([p for _, p, _ in batch])
-        embedded = np.concatenate(
-            [self.engine.embed(pixels[i : i + 2 * _BATCH_VIEWS]) for i in range(0, len(pixels), 2 * _BATCH_VIEWS)]
+    def _open(self, source: Source | str, max_pixels: int) -> tuple[Pixels, Boxes]:
+        return open_views(
+            Path(source) if isinstance(source, str) else source, self.preprocessing, max_pixels=max_pixels
         )
-        parts = np.split(embedded, np.cumsum(counts)[:-1])
-        views = pad_views([(e, boxes) for e, (_, _, boxes) in zip(parts, batch, strict=True)])
-        scores = self.score(views)
-        decided = self.decide(scores.log_odds)
-        for row, (index, _, boxes) in enumerate(batch):
-            yield index, one_decision(scores, decided, row, boxes)
+
+    def _score_one(self, embeddings: FloatViews, boxes: Boxes) -> Scores:
+        mask = np.ones((1, len(boxes)), dtype=np.bool_)
+        scores = self.score(ViewEmbeddings(embeddings[None], boxes[None], mask))
+        if not (np.isfinite(scores.log_odds).all() and np.isfinite(scores.view_log_odds).all()):
+            raise BundleError("the network gave a score that is not a number", where=str(self.folder / schema.ENGINE))
+        return scores
 
 
-def one_decision(scores: Scores, decided: Decisions, row: int, boxes: np.ndarray) -> Decision:  # type: ignore[type-arg]
+def one_decision(scores: Scores, decided: Decisions, row: int, boxes: Boxes) -> Decision:
     """Record of image ``row`` with its views (boxes (V, 4))."""
     p = float(decided.probability[row])
     entropy = -sum(q * float(np.log(q)) for q in (p, 1.0 - p) if q > 0)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from workzone.data.roles import CalibData, require_calib
+from workzone.data.roles import CalibData, RoleData, require_calib
 from workzone.errors import BundleError, DataError
 from workzone.predictions import FloatArray
 
@@ -37,8 +37,7 @@ class Calibrator(ABC):
             DataError: no scores, a score that is not finite, or only one class.
         """
         calib = require_calib(data, user=f"calibrator {self.name!r}")
-        scores, labels = calib.scores, calib.labels
-        if not np.isfinite(scores).all():
+        if not np.isfinite(calib.scores).all():
             raise DataError("a calibration score is not a finite number", where=f"calibrator {self.name!r}")
         if calib.n_positive in (0, len(calib)):
             only = "no roadwork images" if calib.n_positive == 0 else "only roadwork images"
@@ -47,16 +46,20 @@ class Calibrator(ABC):
                 where=f"calibrator {self.name!r}",
                 fix="give val_calib more images or change the split seed",
             )
-        self._fit(scores, labels.astype(np.float64))
+        self._fit(calib)
         return self
 
     @abstractmethod
-    def _fit(self, log_odds: FloatArray, labels: FloatArray) -> None:
+    def _fit(self, data: CalibData) -> None:
         """Fit in place; both classes are present and every score is finite."""
 
     @abstractmethod
     def __call__(self, log_odds: FloatArray) -> FloatArray:
         """Probabilities (N,) in [0, 1] of ``log_odds`` (N,); infinities are mapped to the ends, NaN stays NaN."""
+
+    def apply(self, data: RoleData) -> FloatArray:
+        """Probabilities (N,) of the scores of ``data``; a calibrator that knows slices reads them from its columns."""
+        return self(data.scores)
 
     @abstractmethod
     def parameters(self) -> dict[str, Any]:
@@ -77,6 +80,14 @@ def bounded(log_odds: FloatArray) -> FloatArray:
     return np.asarray(np.clip(np.asarray(log_odds, dtype=np.float64), -MAX_LOG_ODDS, MAX_LOG_ODDS), dtype=np.float64)
 
 
+def log_probabilities(log_odds: FloatArray) -> FloatArray:
+    """``ln(1 - p)`` and ``ln p`` (N, 2) straight from the log-odds, so that no probability is rounded to 0 or 1."""
+    u = bounded(log_odds)
+    # Unlike logaddexp, this form passes NaN on without a warning.
+    tail = np.log1p(np.exp(-np.abs(u)))
+    return np.stack([-np.maximum(u, 0.0) - tail, np.minimum(u, 0.0) - tail], axis=1)
+
+
 def read_float(parameters: Mapping[str, Any], key: str, *, low: float = -np.inf, high: float = np.inf) -> float:
     """Read one finite number of a stored calibrator or policy.
 
@@ -87,6 +98,18 @@ def read_float(parameters: Mapping[str, Any], key: str, *, low: float = -np.inf,
     if not np.isfinite(value) or not low <= value <= high:
         raise BundleError(f"stored parameter {key!r} is {parameters.get(key)!r}, expected a number in [{low}, {high}]")
     return value
+
+
+def read_numbers(parameters: Mapping[str, Any], key: str, *, most: int) -> FloatArray:
+    """Read a stored list of numbers (L,); NaN stands where an entry is no number.
+
+    Raises:
+        BundleError: the key is missing, not a list, empty, or longer than ``most``.
+    """
+    value = parameters.get(key)
+    if not isinstance(value, list) or not 1 <= len(value) <= most:
+        raise BundleError(f"stored parameter {key!r} must be a list of 1 to {most} numbers")
+    return np.array([as_number(v) for v in value], dtype=np.float64)
 
 
 def as_number(value: object) -> float:

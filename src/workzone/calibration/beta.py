@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from workzone.calibration.base import COEFFICIENT_LIMIT, Calibrator, bounded, read_float
+from workzone.calibration.base import COEFFICIENT_LIMIT, Calibrator, log_probabilities, read_float
 from workzone.calibration.logistic import fit_logistic
+from workzone.data.roles import CalibData
 from workzone.predictions import FloatArray, sigmoid
 
 
@@ -27,23 +28,16 @@ class BetaCalibrator(Calibrator):
         self.b = b
         self.c = c
 
-    @staticmethod
-    def _features(log_odds: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """``ln p`` and ``-ln(1 - p)`` straight from the log-odds, so that no probability is rounded to 0 or 1."""
-        u = bounded(log_odds)
-        # Unlike logaddexp, this form passes NaN on without a warning.
-        tail = np.log1p(np.exp(-np.abs(u)))
-        return np.minimum(u, 0.0) - tail, np.maximum(u, 0.0) + tail
-
-    def _fit(self, log_odds: FloatArray, labels: FloatArray) -> None:
-        features = np.column_stack([*self._features(log_odds), np.ones(len(labels))])
-        a, b, c = fit_logistic(features, labels, [1.0, 1.0, 0.0], nonnegative=(0, 1))
+    def _fit(self, data: CalibData) -> None:
+        log_q, log_p = log_probabilities(data.scores).T
+        features = np.column_stack([log_p, -log_q, np.ones(len(data))])
+        a, b, c = fit_logistic(features, data.labels.astype(np.float64), [1.0, 1.0, 0.0], nonnegative=(0, 1))
         self.a, self.b, self.c = float(a), float(b), float(c)
 
     def __call__(self, log_odds: FloatArray) -> FloatArray:
         """Probabilities (N,) of ``log_odds`` (N,)."""
-        log_p, minus_log_q = self._features(log_odds)
-        return sigmoid(self.a * log_p + self.b * minus_log_q + self.c)
+        log_q, log_p = log_probabilities(log_odds).T
+        return sigmoid(self.a * log_p - self.b * log_q + self.c)
 
     def parameters(self) -> dict[str, Any]:
         """The coefficients a, b and c."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from workzone.calibration.base import Calibrator, bounded
+from workzone.data.roles import CalibData
 from workzone.predictions import FloatArray, sigmoid
 
 
@@ -15,7 +16,7 @@ class IdentityCalibrator(Calibrator):
     name: ClassVar[str] = "none"
     n_parameters: ClassVar[int] = 0
 
-    def _fit(self, log_odds: FloatArray, labels: FloatArray) -> None:
+    def _fit(self, data: CalibData) -> None:
         """Nothing to fit."""
 
     def __call__(self, log_odds: FloatArray) -> FloatArray:

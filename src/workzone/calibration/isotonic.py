@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
-from workzone.calibration.base import Calibrator, as_number, bounded
-from workzone.errors import BundleError
+from workzone.calibration.base import bounded
+from workzone.calibration.knots import KnotCalibrator
+from workzone.data.roles import CalibData
 from workzone.predictions import FloatArray
-
-_MAX_KNOTS = 100_000
 
 
 def pool_adjacent_violators(values: FloatArray, weights: FloatArray) -> tuple[FloatArray, list[int]]:
@@ -40,7 +38,7 @@ def pool_adjacent_violators(values: FloatArray, weights: FloatArray) -> tuple[Fl
     return np.array(means), starts
 
 
-class IsotonicCalibrator(Calibrator):
+class IsotonicCalibrator(KnotCalibrator):
     """Monotone fit by pooling adjacent violators, read off by linear interpolation between block centres.
 
     A plain step function gives every image of a block one probability, which destroys the ranking inside the block
@@ -53,40 +51,11 @@ class IsotonicCalibrator(Calibrator):
     n_parameters: ClassVar[int] = 20
     """About the number of blocks at the sample sizes met here; what counts is that it exceeds the smooth members'."""
 
-    def __init__(self, scores: FloatArray | None = None, probabilities: FloatArray | None = None) -> None:
-        self.scores = np.array([0.0]) if scores is None else scores
-        self.probabilities = np.array([0.5]) if probabilities is None else probabilities
-
-    def _fit(self, log_odds: FloatArray, labels: FloatArray) -> None:
-        unique, inverse = np.unique(bounded(log_odds), return_inverse=True)
+    def _fit(self, data: CalibData) -> None:
+        unique, inverse = np.unique(bounded(data.scores), return_inverse=True)
         weights = np.bincount(inverse).astype(np.float64)
-        means, starts = pool_adjacent_violators(np.bincount(inverse, weights=labels) / weights, weights)
+        means, starts = pool_adjacent_violators(np.bincount(inverse, weights=data.labels) / weights, weights)
         centres = np.add.reduceat(unique * weights, starts) / np.add.reduceat(weights, starts)
-        end = 1.0 / (len(labels) + 2.0)
+        end = 1.0 / (len(data) + 2.0)
         self.scores = centres
         self.probabilities = np.clip(means, end, 1.0 - end)
-
-    def __call__(self, log_odds: FloatArray) -> FloatArray:
-        """Probabilities (N,) of ``log_odds`` (N,)."""
-        return np.asarray(np.interp(bounded(log_odds), self.scores, self.probabilities), dtype=np.float64)
-
-    def parameters(self) -> dict[str, Any]:
-        """The knots: scores and their probabilities."""
-        return {"scores": self.scores.tolist(), "probabilities": self.probabilities.tolist()}
-
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
-        """Rebuild; raises BundleError unless the knots are increasing scores with non-decreasing probabilities."""
-        arrays: list[FloatArray] = []
-        for key in ("scores", "probabilities"):
-            value = parameters.get(key)
-            if not isinstance(value, list) or not 1 <= len(value) <= _MAX_KNOTS:
-                raise BundleError(f"stored parameter {key!r} must be a list of 1 to {_MAX_KNOTS} numbers")
-            arrays.append(np.array([as_number(v) for v in value], dtype=np.float64))
-        x, y = arrays
-        if len(x) != len(y):
-            raise BundleError(f"isotonic calibrator stores {len(x)} scores for {len(y)} probabilities")
-        increasing = bool((np.diff(x) > 0).all() and (np.diff(y) >= 0).all())
-        if not (np.isfinite(x).all() and increasing and ((y >= 0) & (y <= 1)).all()):
-            raise BundleError("isotonic calibrator stores knots that are not monotone or outside [0, 1]")
-        return cls(x, y)

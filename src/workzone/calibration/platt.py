@@ -9,7 +9,15 @@ import numpy as np
 
 from workzone.calibration.base import COEFFICIENT_LIMIT, Calibrator, bounded, read_float
 from workzone.calibration.logistic import fit_logistic
-from workzone.predictions import FloatArray, sigmoid
+from workzone.data.roles import CalibData
+from workzone.predictions import FloatArray, IntArray, sigmoid
+
+
+def smoothed_targets(labels: IntArray) -> FloatArray:
+    """Platt's targets (N,): (n1 + 1) / (n1 + 2) for class 1 and 1 / (n0 + 2) for class 0."""
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    return np.where(labels == 1, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
 
 
 class PlattCalibrator(Calibrator):
@@ -26,12 +34,9 @@ class PlattCalibrator(Calibrator):
         self.slope = slope
         self.intercept = intercept
 
-    def _fit(self, log_odds: FloatArray, labels: FloatArray) -> None:
-        positives = labels.sum()
-        negatives = len(labels) - positives
-        targets = np.where(labels == 1.0, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
-        features = np.column_stack([bounded(log_odds), np.ones(len(labels))])
-        slope, intercept = fit_logistic(features, targets, [1.0, 0.0], nonnegative=(0,))
+    def _fit(self, data: CalibData) -> None:
+        features = np.column_stack([bounded(data.scores), np.ones(len(data))])
+        slope, intercept = fit_logistic(features, smoothed_targets(data.labels), [1.0, 0.0], nonnegative=(0,))
         self.slope, self.intercept = float(slope), float(intercept)
 
     def __call__(self, log_odds: FloatArray) -> FloatArray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from workzone.calibration import Calibrator, create
-from workzone.calibration.folds import group_folds
+from workzone.calibration.folds import group_folds, mean_and_se
 from workzone.data.roles import CalibData, require_calib
 from workzone.errors import DataError
 from workzone.predictions import FloatArray, IntArray
@@ -114,7 +114,7 @@ def select(data: CalibData, names: Sequence[str], *, folds: int = 5, repeats: in
         return _simplest(calib, failed, repeats)
 
     lowest = min(eligible, key=lambda name: (float(scored[name].nll.mean()), create(name).n_parameters))
-    excess = {name: _mean_and_se(r.nll - scored[lowest].nll, groups) for name, r in scored.items()}
+    excess = {name: mean_and_se(r.nll - scored[lowest].nll, groups) for name, r in scored.items()}
     within = [name for name in eligible if excess[name][0] <= excess[name][1]]
     chosen = min(within, key=lambda name: (create(name).n_parameters, excess[name][0]))
 
@@ -124,7 +124,7 @@ def select(data: CalibData, names: Sequence[str], *, folds: int = 5, repeats: in
         if isinstance(result, str):
             table.append(Row(name, size, eligible=False, reason=result))
             continue
-        mean, se = _mean_and_se(result.nll, groups)
+        mean, se = mean_and_se(result.nll, groups)
         if name in barred:
             reason = barred[name]
         elif name == chosen:
@@ -168,7 +168,7 @@ def _out_of_fold(calib: CalibData, name: str, fold_sets: Sequence[IntArray]) -> 
         for fold in np.unique(fold_of).tolist():
             held_out = fold_of == fold
             try:
-                p[held_out] = create(name).fit(calib.take(~held_out))(calib.scores[held_out])
+                p[held_out] = create(name).fit(calib.take(~held_out)).apply(calib.take(held_out))
             except DataError as error:
                 return f"fold {fold + 1} of {len(np.unique(fold_of))} cannot be fitted: {error.what}"
         q = np.clip(p, _EPS, 1.0 - _EPS)
@@ -176,11 +176,3 @@ def _out_of_fold(calib: CalibData, name: str, fold_sets: Sequence[IntArray]) -> 
         briers.append(float(np.mean((p - y) ** 2)))
         eces.append(float(ece(calib.labels, p)))
     return _OutOfFold(nll, float(np.mean(briers)), float(np.mean(eces)))
-
-
-def _mean_and_se(values: FloatArray, groups: IntArray) -> tuple[float, float]:
-    """Mean over images and its standard error with groups as the independent units."""
-    mean = float(values.mean())
-    residuals = np.bincount(groups, weights=values - mean)
-    n_groups = len(residuals)
-    return mean, float(np.sqrt(n_groups / (n_groups - 1.0) * np.sum(residuals**2)) / len(values))

@@ -9,6 +9,7 @@ import numpy as np
 
 from workzone.calibration.base import Calibrator, bounded, read_float
 from workzone.calibration.logistic import fit_logistic
+from workzone.data.roles import CalibData
 from workzone.predictions import FloatArray, sigmoid
 
 LOWEST, HIGHEST = 0.01, 100.0
@@ -28,8 +29,8 @@ class TemperatureCalibrator(Calibrator):
     def __init__(self, temperature: float = 1.0) -> None:
         self.temperature = temperature
 
-    def _fit(self, log_odds: FloatArray, labels: FloatArray) -> None:
-        slope = float(fit_logistic(bounded(log_odds)[:, None], labels, [1.0])[0])
+    def _fit(self, data: CalibData) -> None:
+        slope = float(fit_logistic(bounded(data.scores)[:, None], data.labels.astype(np.float64), [1.0])[0])
         self.temperature = float(np.clip(1.0 / max(slope, 1.0 / HIGHEST), LOWEST, HIGHEST))
 
     def __call__(self, log_odds: FloatArray) -> FloatArray:

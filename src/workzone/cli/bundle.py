@@ -11,7 +11,7 @@ def verify(
     bundle: Path = typer.Argument(..., help="Folder of the bundle."),
     as_json: bool = typer.Option(False, "--json", help="Print the checks as JSON."),
 ) -> None:
-    """Recompute every hash, check that the certificate fits, answer the golden cases again; exit 3 when a check fails."""
+    """Recompute hashes, check that the certificate fits, answer the golden cases again; exit 3 when a check fails."""
     import json
 
     from workzone.bundle.verify import verify_bundle
@@ -32,7 +32,9 @@ def evaluate(
     bundle: Path = typer.Argument(..., help="Folder of the bundle."),
     data: Path = typer.Argument(..., help="Labelled images: a folder with one sub-folder per class, or a table."),
     out: Path = typer.Option(Path("evaluation"), "--out", "-o", help="Folder for figures and report."),
-    words: list[str] = typer.Argument(None, help="Keys of section evaluate, for example resamples=2000.", metavar="KEY=VALUE"),
+    words: list[str] = typer.Argument(
+        None, help="Keys of section evaluate, for example resamples=2000.", metavar="KEY=VALUE"
+    ),
     threads: int = typer.Option(0, "--threads", help="Threads of the engine, 0 for all cores."),
     seed: int = typer.Option(42, "--seed", help="Seed of the bootstrap."),
 ) -> None:
@@ -40,6 +42,7 @@ def evaluate(
     from rich.console import Console
 
     from workzone.cli.progress import TerminalProgress
+    from workzone.cli.tables import print_table
     from workzone.config.load import build_config
     from workzone.errors import MissingExtraError
 
@@ -60,5 +63,5 @@ def evaluate(
     with progress.bar("figures and report"):
         summary = write_evaluation(evaluated, settings, out, seed=seed)
     console = Console(highlight=False)
-    console.print(summary_table(summary))
+    print_table(console, summary_table(summary))
     console.print(f"Report: {out / 'report.html'}", soft_wrap=True)

@@ -81,7 +81,9 @@ def audit(
         artifacts = Artifacts(manifest)
         manifest, splits = artifacts.manifest, splits or artifacts.splits
     if splits is None:
-        raise ConfigError("no split file was given", fix="workzone data audit MANIFEST SPLITS, or give the folder of a run")
+        raise ConfigError(
+            "no split file was given", fix="workzone data audit MANIFEST SPLITS, or give the folder of a run"
+        )
     with TerminalProgress().bar("comparing images across roles") as advance:
         report = run_audit(Manifest.load(manifest), Splits.load(splits), progress=advance)
     for line in report.render():

@@ -1,6 +1,7 @@
 """Entry point: collects the commands and turns errors into one paragraph and an exit code.
 
-Exit codes: 0 done, 1 finished with some inputs unreadable, 2 wrong usage or configuration, 3 a check failed.
+Exit codes: 0 done, 1 finished with some inputs unreadable, 2 wrong usage, configuration or input,
+3 a check failed, 70 a fault of the program.
 """
 
 from __future__ import annotations
@@ -65,11 +66,18 @@ def main() -> None:
         what = f"{error.strerror or error}".rstrip(".")
         where = f" Where: {error.filename}." if error.filename else ""
         _fail(error, f"{what}.{where} What to do: check the path, its permissions and the free space.", 2)
+    except Exception as error:
+        # Nobody should meet this; if somebody does, a paragraph helps more than a page of code.
+        what = f"{type(error).__name__}: {error}".rstrip(".")
+        fix = "run the same command as 'workzone --debug ...' and report what it prints."
+        _fail(error, f"This is a fault of workzone itself ({what}). What to do: {fix}", 70)
 
 
 def _fail(error: Exception, text: str, code: int) -> None:
     if os.environ.get("WORKZONE_DEBUG"):
-        raise error
+        import traceback
+
+        traceback.print_exception(error)
     _print(f"Error: {text}")
     sys.exit(code)
 

@@ -3,47 +3,68 @@
 from __future__ import annotations
 
 import glob
-import json
+import os
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from workzone.errors import ConfigError, DataError, ImageError, MissingExtraError
+from workzone.errors import ConfigError, DataError
 
-Format = Literal["table", "jsonl", "csv", "parquet"]
+if TYPE_CHECKING:
+    from workzone.bundle import Detector
+    from workzone.errors import ImageError
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".mpo"})
-CSV_COLUMNS = ("path", "decision", "probability", "log_odds", "prediction_set", "reason", "error")
-_FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
-_CHUNK = 4096
+FORMATS = ("table", "jsonl", "csv", "parquet")
 
 
 def predict(
-    paths: list[str] = typer.Argument(None, help="Images, folders, globs, or - for a list of paths on standard input."),
-    bundle: Path = typer.Option(None, "--bundle", "-b", help="Folder of the bundle [default: $WORKZONE_BUNDLE]."),
-    form: str = typer.Option(None, "--format", "-f", help="table, jsonl, csv or parquet [default: by --out, else table]."),
-    out: Path = typer.Option(None, "--out", "-o", help="Write to this file, at once when all is done."),
-    threads: int = typer.Option(0, "--threads", help="Threads of the engine and for decoding, 0 for all cores."),
-    max_pixels: int = typer.Option(120_000_000, "--max-pixels", help="Refuse larger images."),
+    paths: list[str] | None = typer.Argument(
+        None,
+        help="Images, folders, globs, or - for a list of paths on standard input.",
+        metavar="PATH...",
+        show_default=False,
+    ),
+    bundle: Path | None = typer.Option(
+        None, "--bundle", "-b", help="Folder of the bundle.", envvar="WORKZONE_BUNDLE", metavar="FOLDER"
+    ),
+    form: str | None = typer.Option(
+        None,
+        "--format",
+        "-f",
+        help="table, jsonl, csv or parquet; by the suffix of --out, else table.",
+        metavar="FORMAT",
+    ),
+    out: Path | None = typer.Option(
+        None, "--out", "-o", help="Write to this file, at once when all is done.", metavar="FILE"
+    ),
+    threads: int = typer.Option(0, "--threads", min=0, help="Threads of the engine and for decoding, 0 for all cores."),
+    max_pixels: int = typer.Option(120_000_000, "--max-pixels", min=1, help="Refuse larger images."),
     views: bool = typer.Option(False, "--views", help="Include the score and weight of each view (jsonl)."),
 ) -> None:
     """Decide on street images: roadwork, no_roadwork or abstain; bad files are named and skipped (exit code 1)."""
+    from workzone.cli.results import write
+
     chosen = _format(form, out)
-    files = _collect(paths or [])
-    first = list(islice(files, 1))
-    if not first:
-        raise DataError("no images were given", fix="give images, a folder, a glob, or - for a list on standard input")
+    files, total = _collect(paths or [])
+    if bundle is None:
+        raise ConfigError("no bundle was given", fix="add --bundle FOLDER or set WORKZONE_BUNDLE")
     from workzone.bundle.runtime import Detector
 
-    detector = Detector.load(_bundle(bundle), threads=threads)
+    detector = Detector.load(bundle, threads=threads)
     if not detector.certificate.certified:
         _note("This bundle makes no certified promise: " + detector.certificate.sentences()[0])
     counts = {"decided": 0, "abstain": 0, "unreadable": 0}
-    rows = _rows(detector, _chain(first, files), threads, max_pixels, views, counts)
-    _write(rows, chosen, out)
+    rows = _rows(detector, files, threads, max_pixels, views, counts)
+    # Rows that appear on a terminal one by one are progress enough.
+    if out is not None or chosen == "table" or not sys.stdout.isatty():
+        rows = _with_progress(rows, total)
+    write(rows, chosen, out)
     _note(
         f"{sum(counts.values())} images: {counts['decided']} decided, {counts['abstain']} abstained, "
         f"{counts['unreadable']} unreadable"
@@ -52,142 +73,105 @@ def predict(
         raise typer.Exit(1)
 
 
-def _format(form: str | None, out: Path | None) -> Format:
+def _format(form: str | None, out: Path | None) -> str:
     if form is None:
-        form = _FORMATS.get(out.suffix, "csv") if out else "table"
-    if form not in ("table", "jsonl", "csv", "parquet"):
+        form = {".jsonl": "jsonl", ".parquet": "parquet"}.get(out.suffix.lower(), "csv") if out else "table"
+    if form not in FORMATS:
         raise ConfigError(f"unknown format {form!r}", fix="take table, jsonl, csv or parquet")
     if form == "parquet" and out is None:
         raise ConfigError("parquet is not written to a terminal", fix="add --out FILE.parquet")
-    return form  # type: ignore[return-value]
+    if form == "table" and out is not None:
+        raise ConfigError("a table is for the terminal", fix="use --format csv or jsonl with --out")
+    return form
 
 
-def _bundle(given: Path | None) -> Path:
-    import os
+def _collect(words: Sequence[str]) -> tuple[Iterator[Path], int]:
+    """Files in the order given, and how many (0 when a list on standard input has yet to be read).
 
-    found = given or (Path(os.environ["WORKZONE_BUNDLE"]) if os.environ.get("WORKZONE_BUNDLE") else None)
-    if found is None:
-        raise ConfigError("no bundle was given", fix="add --bundle FOLDER or set WORKZONE_BUNDLE")
-    return found
+    Raises:
+        DataError: no word, a folder without images, or a pattern that matches nothing; before any image is opened.
+    """
+    if not words:
+        raise DataError("no images were given", fix="give images, a folder, a glob, or - for a list on standard input")
+    parts: list[Iterable[Path]] = [_listed() if word == "-" else _expand(word) for word in words]
+    total = 0 if "-" in words else sum(len(part) for part in parts if isinstance(part, list))
+    return chain.from_iterable(parts), total
 
 
-def _chain(first: list[Path], rest: Iterator[Path]) -> Iterator[Path]:
-    yield from first
-    yield from rest
+def _listed() -> Iterator[Path]:
+    # Names of files are bytes, and not every one is valid UTF-8.
+    for line in sys.stdin.buffer:
+        if name := line.rstrip(b"\r\n"):
+            yield Path(os.fsdecode(name))
 
 
-def _collect(words: Iterable[str]) -> Iterator[Path]:
-    """Files in the order given; folders and globs are expanded, anything else is taken at its word."""
-    for word in words:
-        if word == "-":
-            for line in sys.stdin:
-                if line.strip():
-                    yield Path(line.strip())
-        elif (path := Path(word)).is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-            if not found:
-                raise DataError("the folder holds no images", where=word, fix="give a folder with JPEG, PNG or WebP files")
-            yield from found
-        elif not path.exists() and glob.has_magic(word):
-            matches = sorted(p for p in map(Path, glob.iglob(word, recursive=True)) if p.is_file())
-            if not matches:
-                raise DataError("no file matches the pattern", where=word)
-            yield from matches
-        else:
-            yield path
+def _expand(word: str) -> list[Path]:
+    """Folders and patterns are expanded, anything else is taken at its word."""
+    path = Path(word)
+    if path.is_dir():
+        hidden = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        found = sorted(p for p in hidden if not any(part.startswith(".") for part in p.relative_to(path).parts))
+        if not found:
+            raise DataError("the folder holds no images", where=word, fix="give a folder with JPEG, PNG or WebP files")
+        return found
+    if not os.path.lexists(path) and glob.has_magic(word):
+        matches = sorted(p for p in map(Path, glob.glob(word, recursive=True)) if not p.is_dir())  # noqa: PTH207 absolute patterns too
+        if not matches:
+            raise DataError("no file matches the pattern", where=word, fix="check the pattern and the working folder")
+        return matches
+    return [path]
 
 
 def _rows(
-    detector: Any, files: Iterator[Path], threads: int, max_pixels: int, views: bool, counts: dict[str, int]
+    detector: Detector, files: Iterator[Path], threads: int, max_pixels: int, views: bool, counts: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
-    """One row an image, in order, unreadable ones in their place."""
-    while chunk := list(islice(files, _CHUNK)):
-        errors: dict[int, ImageError] = {}
-        at = 0
+    """One row an image, in order, unreadable ones in their place; files are taken only a few ahead of the rows."""
+    waiting: deque[Path] = deque()
+    errors: dict[int, ImageError] = {}
 
-        def failed(index: int, error: ImageError, errors: dict[int, ImageError] = errors) -> None:
-            errors[index] = error
+    def taken() -> Iterator[Path]:
+        for path in files:
+            waiting.append(path)
+            yield path
 
-        for index, decision in detector.predict(chunk, on_error=failed, workers=threads, max_pixels=max_pixels):
-            yield from _bad(chunk, errors, at, index, counts)
-            at = index + 1
-            counts["abstain" if decision.label == "abstain" else "decided"] += 1
-            record = decision.to_dict()
-            if not views:
-                del record["views"]
-            yield {"path": str(chunk[index]), **record, "error": None}
-        yield from _bad(chunk, errors, at, len(chunk), counts)
-
-
-def _bad(
-    chunk: list[Path], errors: dict[int, ImageError], start: int, stop: int, counts: dict[str, int]
-) -> Iterator[dict[str, Any]]:
-    for index in range(start, stop):
-        error = errors.pop(index)
+    def bad(index: int) -> dict[str, Any]:
+        error, path = errors.pop(index), shown(waiting.popleft())
         counts["unreadable"] += 1
-        _note(f"{chunk[index]}: {error.reason}: {error.what}")
-        yield {"path": str(chunk[index]), "decision": None, "error": error.reason}
+        _note(f"{path}: {error.reason}: {error.what}")
+        return {"path": path, "decision": None, "error": error.reason}
+
+    at = 0
+    for index, decision in detector.predict(
+        taken(), on_error=errors.__setitem__, workers=threads, max_pixels=max_pixels
+    ):
+        while at < index:
+            yield bad(at)
+            at += 1
+        counts["abstain" if decision.label == "abstain" else "decided"] += 1
+        record = decision.to_dict()
+        if not views:
+            del record["views"]
+        yield {"path": shown(waiting.popleft()), **record, "error": None}
+        at += 1
+    while waiting:
+        yield bad(at)
+        at += 1
+    if not at:
+        raise DataError("the list on standard input is empty", fix="give one path a line")
 
 
-def _write(rows: Iterator[dict[str, Any]], form: Format, out: Path | None) -> None:
-    from workzone.files import atomic_path
-
-    if form == "table":
-        if out is not None:
-            raise ConfigError("a table is for the terminal", fix="use --format csv or jsonl with --out")
-        _table(rows)
-    elif form == "parquet":
-        assert out is not None
-        _parquet(rows, out)
-    elif out is None:
-        _lines(rows, form, sys.stdout)
-    else:
-        with atomic_path(out) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
-            _lines(rows, form, stream)
+def shown(path: Path) -> str:
+    """``path`` as text that can be written anywhere; bytes that are no UTF-8 appear as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _lines(rows: Iterator[dict[str, Any]], form: Format, stream: IO[str]) -> None:
-    if form == "jsonl":
-        for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-            stream.flush()
-        return
-    import csv
+def _with_progress(rows: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
+    from workzone.cli.progress import TerminalProgress
 
-    writer = csv.DictWriter(stream, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({**row, "prediction_set": " ".join(row.get("prediction_set", []))})
-
-
-def _parquet(rows: Iterator[dict[str, Any]], out: Path) -> None:
-    try:
-        import polars as pl
-    except ImportError as error:
-        raise MissingExtraError("polars", "eval", feature="Parquet output") from error
-    from workzone.files import atomic_path
-
-    flat = [{k: row.get(k) for k in CSV_COLUMNS} | {"prediction_set": row.get("prediction_set", [])} for row in rows]
-    with atomic_path(out) as partial:
-        pl.DataFrame(flat, infer_schema_length=None).write_parquet(partial)
-
-
-def _table(rows: Iterator[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    colours = {"roadwork": "bold dark_orange", "no_roadwork": "green", "abstain": "yellow"}
-    table = Table("image", "decision", "P(roadwork)", "why", box=None, header_style="bold")
-    for row in rows:
-        if row["error"]:
-            table.add_row(row["path"], "[red]unreadable[/red]", "", row["error"])
-        else:
-            colour = colours[row["decision"]]
-            table.add_row(row["path"], f"[{colour}]{row['decision']}[/{colour}]", f"{row['probability']:.3f}", row["reason"])
-    console = Console(highlight=False)
-    if not sys.stdout.isatty():
-        console.width = 200
-    console.print(table)
+    with TerminalProgress().bar("deciding") as advance:
+        for done, row in enumerate(rows, start=1):
+            yield row
+            advance(done, total)
 
 
 def _note(text: str) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 from workzone.pipeline.phase import Advance, Progress
+
+_LINE_EVERY = 15.0
+"""Seconds between two lines about one loop where standard error is no terminal."""
 
 
 class TerminalProgress(Progress):
@@ -23,33 +28,39 @@ class TerminalProgress(Progress):
         """One line; the names of phases stand out."""
         name, sign, rest = text.partition(":")
         if sign and not text.startswith(" "):
-            self.console.print(f"[bold cyan]{name}[/bold cyan]:", rest.strip(), soft_wrap=True)
+            self.console.print(Text.assemble((name, "bold cyan"), ":", rest), soft_wrap=True)
         else:
-            self.console.print(text, markup=False, soft_wrap=True)
+            self.console.print(Text(text), soft_wrap=True)
 
     @contextmanager
     def bar(self, text: str) -> Iterator[Advance]:
-        """A bar with count and remaining time; a plain line per tenth where standard error is no terminal."""
+        """A bar with count and remaining time; where standard error is no terminal, now and then a line."""
         if not sys.stderr.isatty():
             yield self._lines(text)
             return
-        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with RichProgress(*columns, console=self.console, transient=True) as bars:
+        columns = (
+            TextColumn("  {task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with RichProgress(*columns, console=self.console, transient=True, redirect_stdout=False) as bars:
             task = bars.add_task(text, total=None)
 
             def advance(done: int, total: int) -> None:
-                bars.update(task, completed=done, total=total)
+                bars.update(task, completed=done, total=total or None)
 
             yield advance
 
     def _lines(self, text: str) -> Advance:
-        last = -1
+        last = time.monotonic()
 
         def advance(done: int, total: int) -> None:
             nonlocal last
-            tenth = 10 * done // max(total, 1)
-            if tenth > last and total >= 20:
-                last = tenth
-                self.console.print(f"  {text}: {done}/{total}", markup=False, soft_wrap=True)
+            now = time.monotonic()
+            if now - last >= _LINE_EVERY:
+                last = now
+                self.console.print(Text(f"  {text}: {done}/{total}" if total else f"  {text}: {done}"), soft_wrap=True)
 
         return advance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,15 @@ import typer
 if TYPE_CHECKING:
     from workzone.config import RunConfig
 
-WORDS = typer.Argument(None, help="key=value, for example data=FOLDER out=DIR preset=small train.lr=1e-4", metavar="KEY=VALUE")
-TO = typer.Option(None, "--to", help="Stop after this phase.")
-FROM = typer.Option(None, "--from", help="Run this phase and all later ones again.")
-CONFIG = typer.Option(None, "--config", help="YAML file with keys; words on the command line win.")
+WORDS = typer.Argument(
+    None,
+    help="Keys, for example data=FOLDER out=DIR preset=small train.lr=1e-4.",
+    metavar="KEY=VALUE...",
+    show_default=False,
+)
+TO = typer.Option(None, "--to", help="Stop after this phase.", metavar="PHASE")
+FROM = typer.Option(None, "--from", help="Run this phase and all later ones again.", metavar="PHASE")
+CONFIG = typer.Option(None, "--config", help="YAML file with keys; words on the command line win.", metavar="FILE")
 DRY = typer.Option(False, "--dry-run", help="Say what would run and why, write nothing.")
 
 
@@ -54,15 +60,16 @@ def demo(
 def _run(config: RunConfig, *, to: str | None = None, start: str | None = None, dry_run: bool = False) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from workzone.cli.progress import TerminalProgress
+    from workzone.cli.tables import print_table
     from workzone.errors import MissingExtraError
 
-    try:
-        import polars  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(error.name or "torch", "train", feature="training") from error
+    for package in ("polars", "torch", "timm", "safetensors"):
+        # Looked for, not imported: a run with nothing to do should not wait for torch.
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "train", feature="training")
     from workzone.pipeline.engine import run_pipeline
     from workzone.pipeline.phases import PHASES
 
@@ -71,8 +78,8 @@ def _run(config: RunConfig, *, to: str | None = None, start: str | None = None, 
     if dry_run:
         table = Table("phase", "would run", "why", box=None)
         for r in results:
-            table.add_row(r.name, "yes" if r.ran else "no", r.why)
-        out.print(table)
+            table.add_row(r.name, ("yes" if r.sure else "perhaps") if r.ran else "no", Text(r.why))
+        print_table(out, table)
         return
     seconds = sum(r.seconds for r in results)
     done = ", ".join(f"{r.name} {r.seconds:.0f} s" for r in results if r.ran) or "nothing to do"
@@ -84,6 +91,7 @@ def _run(config: RunConfig, *, to: str | None = None, start: str | None = None, 
 def _show(config: RunConfig, out: object) -> None:
     from rich.console import Console
 
+    from workzone.cli.tables import print_table
     from workzone.evaluation.tables import stored_table
     from workzone.files import read_json
     from workzone.pipeline.artifacts import Artifacts
@@ -91,8 +99,9 @@ def _show(config: RunConfig, out: object) -> None:
     assert isinstance(out, Console)
     artifacts = Artifacts(config.out)
     metrics = read_json(artifacts.metrics)
-    out.print(stored_table(metrics["terminal"]))
-    for line in metrics["words"]["certificate"]:
-        out.print(line, soft_wrap=True)
-    out.print(f"\nBundle: {artifacts.bundle}", soft_wrap=True)
-    out.print(f"Report: {artifacts.report}", soft_wrap=True)
+    print_table(out, stored_table(metrics["terminal"]))
+    title, sentence = metrics["words"]["certificate"]
+    said = sentence if sentence.lower().startswith(title.lower()) else f"{title}. {sentence}"
+    out.print(said, soft_wrap=not out.is_terminal, markup=False)
+    out.print(f"\nBundle: {artifacts.bundle}", soft_wrap=True, markup=False)
+    out.print(f"Report: {artifacts.report}", soft_wrap=True, markup=False)

@@ -24,7 +24,13 @@ def markdown() -> str:
         head = key.rpartition(".")[0]
         if head != section:
             section = head
-            lines += ["", f"## `{head}`" if head else "## Run", "", "| key | type | default | meaning |", "|---|---|---|---|"]
+            lines += [
+                "",
+                f"## `{head}`" if head else "## Run",
+                "",
+                "| key | type | default | meaning |",
+                "|---|---|---|---|",
+            ]
         cells = [f"`{key}`", kind.replace("|", "\\|"), f"`{default}`", meaning.replace("|", "\\|")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -61,7 +67,7 @@ def _name(kind: Any) -> str:
 def _default(info: FieldInfo) -> str:
     if info.default is PydanticUndefined and info.default_factory is None:
         return "required"
-    value = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
+    value = info.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return "section"
     if value is None:

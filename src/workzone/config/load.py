@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,9 @@ from workzone.config.models import RunConfig
 from workzone.errors import ConfigError
 
 PRESETS = ("demo", "small", "full")
+_SHOW = "see 'workzone config show' for keys, types and defaults"
 _PATH_KEYS = (("out",), ("model", "weights"), ("split", "file"), ("cache", "folder"))
+_TEXT = (str, Path, str | None, Path | None)
 
 
 def load_config(words: Sequence[str], *, file: Path | None = None) -> RunConfig:
@@ -37,15 +40,18 @@ def load_config(words: Sequence[str], *, file: Path | None = None) -> RunConfig:
         try:
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the configuration file cannot be read: {error}", where=str(file)) from error
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise ConfigError(
+                f"the configuration file cannot be read: {reason}", where=str(file), fix="check the path"
+            ) from error
         layers.append(_load_yaml(text, str(file)))
     layers.append(_from_dotlist(overrides))
-    merged = OmegaConf.merge(*layers)
-    assert isinstance(merged, DictConfig)
     try:
+        merged = OmegaConf.merge(*layers)
+        assert isinstance(merged, DictConfig)
         values = OmegaConf.to_container(merged, resolve=True)
-    except Exception as error:  # omegaconf has many classes for a bad interpolation
-        raise ConfigError(f"a value cannot be resolved: {error}") from error
+    except Exception as error:  # omegaconf has many classes for layers that do not fit and for bad interpolations
+        raise ConfigError(f"a value cannot be resolved: {_first_line(error)}", fix=_SHOW) from error
     assert isinstance(values, dict)
     return build_config({str(k): v for k, v in values.items()})
 
@@ -53,9 +59,9 @@ def load_config(words: Sequence[str], *, file: Path | None = None) -> RunConfig:
 def build_config(values: dict[str, Any]) -> RunConfig:
     """Validate nested ``values``; errors name the key, the value and what was expected."""
     _refuse_unknown(values)
-    for key in ("data", "out"):
+    for key, fix in (("data", "say data=FOLDER or data=synthetic"), ("out", "say out=FOLDER")):
         if values.get(key) in (None, ""):
-            raise ConfigError(f"the key {key!r} is missing", fix=f"say {key}=FOLDER" + (" or data=synthetic" if key == "data" else ""))
+            raise ConfigError(f"the key {key!r} is missing", fix=fix)
     _absolute_paths(values)
     try:
         return RunConfig.model_validate(values)
@@ -65,7 +71,7 @@ def build_config(values: dict[str, Any]) -> RunConfig:
             key = ".".join(str(part) for part in e["loc"] if isinstance(part, str | int)) or "the configuration"
             given = f" (given: {e['input']!r})" if not isinstance(e["input"], dict | BaseModel) else ""
             problems.append(f"{key}: {e['msg'].removeprefix('Value error, ')}{given}")
-        raise ConfigError("; ".join(problems), fix="see 'workzone config show' for keys, types and defaults") from error
+        raise ConfigError("; ".join(problems), fix=_SHOW) from error
 
 
 def parse_words(words: Sequence[str]) -> dict[str, Any]:
@@ -110,14 +116,26 @@ def _from_dotlist(overrides: dict[str, str]) -> Any:
     from omegaconf import OmegaConf
 
     # Paths and names are taken as text: YAML would read 'data=2024' as a number and fail on '#' or ':'.
-    plain = {"data", "out", "model.weights", "model.backbone", "split.file", "cache.folder", "tracking.uri"}
-    try:
-        tree = OmegaConf.from_dotlist([f"{k}={v}" for k, v in overrides.items() if k not in plain])
-        for key in plain & overrides.keys():
-            OmegaConf.update(tree, key, overrides[key] or None)
-    except Exception as error:  # yaml and omegaconf raise several classes for one fault: bad syntax in a value
-        raise ConfigError(f"a value cannot be read: {error}", fix="quote it, for example 'fuse.aggregator=\"attention\"'") from error
+    plain = {key for key, info in walk_fields() if info.annotation in _TEXT}
+    tree = OmegaConf.create()
+    for key, value in overrides.items():
+        if not all(re.fullmatch(r"\w+", part) for part in key.split(".")):
+            raise ConfigError(f"{key!r} is no configuration key", fix=_SHOW)
+        try:
+            if key in plain:
+                OmegaConf.update(tree, key, None if value in ("", "null") else value)
+            else:
+                tree.merge_with_dotlist([f"{key}={value}"])
+        except Exception as error:  # yaml and omegaconf raise several classes for one fault: bad syntax in a value
+            raise ConfigError(
+                f"the value of {key!r} cannot be read (given: {value!r}): {_first_line(error)}",
+                fix="put text with special signs into quotes and lists into brackets: 'evaluate.slices=[source]'",
+            ) from error
     return tree
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _load_yaml(text: str, where: str) -> Any:
@@ -126,9 +144,14 @@ def _load_yaml(text: str, where: str) -> Any:
     try:
         tree = OmegaConf.create(text)
     except Exception as error:  # see _from_dotlist
-        raise ConfigError(f"the configuration is not valid YAML: {error}", where=where) from error
+        text = " ".join(str(error).split())
+        raise ConfigError(
+            f"the configuration is not valid YAML: {text}", where=where, fix="correct the file"
+        ) from error
     if not isinstance(tree, DictConfig):
-        raise ConfigError("the configuration must be a mapping of keys to values", where=where)
+        raise ConfigError(
+            "the configuration is no mapping of keys to values", where=where, fix="write lines such as 'seed: 1'"
+        )
     return tree
 
 
@@ -142,16 +165,31 @@ def _refuse_unknown(values: dict[str, Any], model: type[BaseModel] = RunConfig, 
     for key, value in values.items():
         info = model.model_fields.get(key)
         if info is None:
-            known = [k for k, _ in walk_fields()] + list(RunConfig.model_fields)
-            near = difflib.get_close_matches(prefix + key, known, n=1, cutoff=0.5)
-            near = near or [k for k in known if k.rpartition(".")[2] == key][:1]
-            fix = f"did you mean {near[0]!r}?" if near else "see 'workzone config show' for all keys"
-            raise ConfigError(f"unknown configuration key {prefix + key!r}", fix=fix)
+            near = _nearest(prefix + str(key), prefix)
+            raise ConfigError(
+                f"unknown configuration key {prefix + str(key)!r}", fix=f"perhaps {near!r} was meant" if near else _SHOW
+            )
         nested = info.annotation
         if isinstance(nested, type) and issubclass(nested, BaseModel):
             if not isinstance(value, dict):
-                raise ConfigError(f"the key {prefix + key!r} is a section, not a value (given: {value!r})", fix=f"set {prefix}{key}.KEY=VALUE")
+                raise ConfigError(
+                    f"the key {prefix + key!r} is a section, not a value (given: {value!r})",
+                    fix=f"set {prefix}{key}.KEY=VALUE",
+                )
             _refuse_unknown(value, nested, f"{prefix}{key}.")
+
+
+def _nearest(unknown: str, prefix: str) -> str | None:
+    """The key that was most likely meant: one of the same section, else one of the same name, else the nearest."""
+    keys = [k for k, _ in walk_fields()]
+    keys += dict.fromkeys(k.rpartition(".")[0] for k in keys if "." in k)
+    siblings = [k for k in keys if k.startswith(prefix) and "." not in k.removeprefix(prefix)]
+    name = unknown.removeprefix(prefix)
+    near = difflib.get_close_matches(name, [k.removeprefix(prefix) for k in siblings], n=1, cutoff=0.6)
+    if near:
+        return prefix + near[0]
+    namesakes = [k for k in keys if k.rpartition(".")[2] == name]
+    return next(iter(namesakes or difflib.get_close_matches(unknown, keys, n=1, cutoff=0.5)), None)
 
 
 def _absolute_paths(values: dict[str, Any]) -> None:

@@ -30,23 +30,32 @@ class SourceConfig(Section):
     """How the data are read into a manifest."""
 
     kind: Literal["auto", "folder", "table", "synthetic"] = Field(
-        "auto", description="'auto' takes a folder for one sub-folder per class, a file for a table, 'synthetic' for drawn scenes"
+        default="auto",
+        description="'auto' takes a folder with one sub-folder per class, a table, or 'synthetic' for drawn scenes",
     )
-    positive: tuple[str, ...] = Field((), description="further names of folders or label words that mean roadwork")
-    negative: tuple[str, ...] = Field((), description="further names of folders or label words that mean no roadwork")
-    synthetic_images: int = Field(1200, ge=60, le=1_000_000, description="number of drawn scenes for data=synthetic")
-    skip_unreadable: bool = Field(True, description="leave unreadable images out and list them, instead of stopping")
+    positive: tuple[str, ...] = Field(
+        default=(), description="further names of folders or label words that mean roadwork"
+    )
+    negative: tuple[str, ...] = Field(
+        default=(), description="further names of folders or label words that mean no roadwork"
+    )
+    synthetic_images: int = Field(
+        default=1200, ge=60, le=1_000_000, description="number of drawn scenes for data=synthetic"
+    )
+    skip_unreadable: bool = Field(
+        default=True, description="leave unreadable images out and list them, instead of stopping"
+    )
 
 
 class SplitConfig(Section):
     """Shares of the four split roles; groups never straddle two roles."""
 
-    train: Fraction = Field(0.70, description="training, augmentation search, pretraining, fusion")
-    val_select: Fraction = Field(0.10, description="early stopping and model selection only")
-    val_calib: Fraction = Field(0.10, description="calibrators, policies and gates only")
-    val_test: Fraction = Field(0.10, description="final evaluation only")
-    near_duplicates: bool = Field(True, description="keep near duplicates by perceptual hash in one role")
-    file: Path | None = Field(None, description="a splits.json to obey instead of making one")
+    train: Fraction = Field(default=0.70, description="training, augmentation search, pretraining, fusion")
+    val_select: Fraction = Field(default=0.10, description="early stopping and model selection only")
+    val_calib: Fraction = Field(default=0.10, description="calibrators, policies and gates only")
+    val_test: Fraction = Field(default=0.10, description="final evaluation only")
+    near_duplicates: bool = Field(default=True, description="keep near duplicates by perceptual hash in one role")
+    file: Path | None = Field(default=None, description="a splits.json to obey instead of making one")
 
     @model_validator(mode="after")
     def _sum(self) -> SplitConfig:
@@ -59,78 +68,97 @@ class SplitConfig(Section):
 class ModelConfig(Section):
     """The backbone and its weights."""
 
-    backbone: str = Field("efficientnet_lite0", description="name in the backbone registry")
+    backbone: str = Field(default="efficientnet_lite0", description="name in the backbone registry")
     weights: str | None = Field(
-        None, description="safetensors file, or 'hub'; empty takes the weights that come as a package, where there are any"
+        default=None,
+        description="safetensors file, or 'hub'; empty takes the weights that come as a package, where there are any",
     )
-    image_size: int = Field(224, ge=32, le=1024, description="side of one view in pixels, a multiple of the patch size")
-    pooling: Literal["auto", "cls", "avg", "cls_avg"] = Field("auto", description="how patch tokens become one embedding")
+    image_size: int = Field(
+        default=224, ge=32, le=1024, description="side of one view in pixels, a multiple of the patch size"
+    )
+    pooling: Literal["auto", "cls", "avg", "cls_avg"] = Field(
+        default="auto", description="how patch tokens become one embedding"
+    )
 
 
 class AdapterConfig(Section):
     """Low-rank adaptation of the backbone's linear layers."""
 
-    rank: int = Field(16, ge=1, le=256, description="rank of the update")
-    alpha: float = Field(32.0, gt=0, description="scale of the update; with PiSSA take alpha equal to rank")
-    dropout: float = Field(0.05, ge=0, lt=1, description="dropout on the adapter's input")
-    init: Literal["zero", "pissa", "pissa_niter_4"] = Field("pissa_niter_4", description="initialisation of the factors")
+    rank: int = Field(default=16, ge=1, le=256, description="rank of the update")
+    alpha: float = Field(default=32.0, gt=0, description="scale of the update; with PiSSA take alpha equal to rank")
+    dropout: float = Field(default=0.05, ge=0, lt=1, description="dropout on the adapter's input")
+    init: Literal["zero", "pissa", "pissa_niter_4"] = Field(
+        default="pissa_niter_4", description="initialisation of the factors"
+    )
 
 
 class TrainConfig(Section):
     """Phase train: adaptation of the backbone, and the head that looks once."""
 
-    method: Literal["frozen", "lora", "dora", "full"] = Field("frozen", description="what of the backbone is trained")
+    method: Literal["frozen", "lora", "dora", "full"] = Field(
+        default="frozen", description="what of the backbone is trained"
+    )
     adapter: AdapterConfig = Field(default_factory=AdapterConfig, description="for method lora and dora")
-    epochs: int = Field(30, ge=1, le=10_000, description="most epochs; early stopping may end sooner")
-    batch_size: int = Field(32, ge=1, le=65_536, description="images in one step")
-    accumulate: int = Field(1, ge=1, le=1024, description="steps whose gradients are added before an update")
-    lr: Positive = Field(1e-3, description="peak learning rate of the head")
-    backbone_lr: Positive = Field(1e-4, description="peak learning rate of adapters or of the backbone")
-    weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay on matrices")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps for linear warm-up")
-    min_lr: float = Field(1e-6, ge=0, description="floor of the cosine schedule")
-    clip: float = Field(1.0, ge=0, description="largest gradient norm, 0 for none")
-    hidden: int = Field(512, ge=0, le=8192, description="hidden width of the head, 0 for a linear head")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout in the head")
-    patience: int = Field(15, ge=1, description="epochs without a better validation MCC before stopping")
-    min_delta: float = Field(0.001, ge=0, description="gain of MCC that counts as better")
-    keep: int = Field(3, ge=1, description="best checkpoints kept")
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights, 0 for none")
-    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the backbone")
-    checkpointing: bool = Field(False, description="recompute activations to save memory")
-    augment: Literal["none", "light", "standard"] = Field("light", description="augmentation when images are trained on")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="'auto' takes what the hardware does best")
-    compile: bool = Field(False, description="torch.compile; worth its time on CUDA only")
-    deterministic: bool = Field(True, description="ask torch for deterministic kernels")
+    epochs: int = Field(default=30, ge=1, le=10_000, description="most epochs; early stopping may end sooner")
+    batch_size: int = Field(default=32, ge=1, le=65_536, description="images in one step")
+    accumulate: int = Field(default=1, ge=1, le=1024, description="steps whose gradients are added before an update")
+    lr: Positive = Field(default=1e-3, description="peak learning rate of the head")
+    backbone_lr: Positive = Field(default=1e-4, description="peak learning rate of adapters or of the backbone")
+    weight_decay: float = Field(default=0.05, ge=0, description="decoupled weight decay on matrices")
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps for linear warm-up")
+    min_lr: float = Field(default=1e-6, ge=0, description="floor of the cosine schedule")
+    clip: float = Field(default=1.0, ge=0, description="largest gradient norm, 0 for none")
+    hidden: int = Field(default=512, ge=0, le=8192, description="hidden width of the head, 0 for a linear head")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout in the head")
+    patience: int = Field(default=15, ge=1, description="epochs without a better validation MCC before stopping")
+    min_delta: float = Field(default=0.001, ge=0, description="gain of MCC that counts as better")
+    keep: int = Field(default=3, ge=1, description="best checkpoints kept")
+    ema: float = Field(default=0.0, ge=0, lt=1, description="decay of the moving average of the weights, 0 for none")
+    drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth of the backbone")
+    checkpointing: bool = Field(default=False, description="recompute activations to save memory")
+    augment: Literal["none", "light", "standard"] = Field(
+        default="light", description="augmentation when images are trained on"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="'auto' takes what the hardware does best"
+    )
+    compile: bool = Field(default=False, description="torch.compile; worth its time on CUDA only")
+    deterministic: bool = Field(default=True, description="ask torch for deterministic kernels")
 
 
 class FuseConfig(Section):
     """Phase fuse: the aggregator over the views of an image, on cached features."""
 
-    aggregator: Literal["attention", "topk_mean", "logsumexp"] = Field("logsumexp", description="how views become one score")
-    k: int = Field(3, ge=1, le=64, description="views averaged by topk_mean")
-    epochs: int = Field(60, ge=1, le=10_000, description="most epochs; early stopping may end sooner")
-    batch_size: int = Field(64, ge=1, le=65_536, description="images in one step")
-    lr: Positive = Field(1e-3, description="peak learning rate")
-    weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay on matrices")
-    hidden: int = Field(128, ge=0, le=8192, description="hidden width of the view scorer, 0 for linear")
-    dropout: float = Field(0.3, ge=0, lt=1, description="dropout on features and hidden units")
-    view_dropout: float = Field(0.1, ge=0, lt=1, description="share of tiles hidden in training")
-    patience: int = Field(15, ge=1, description="epochs without a better validation score before stopping")
-    members: int = Field(5, ge=1, le=64, description="heads trained from different seeds and averaged")
+    aggregator: Literal["attention", "topk_mean", "logsumexp"] = Field(
+        default="logsumexp", description="how views become one score"
+    )
+    k: int = Field(default=3, ge=1, le=64, description="views averaged by topk_mean")
+    epochs: int = Field(default=60, ge=1, le=10_000, description="most epochs; early stopping may end sooner")
+    batch_size: int = Field(default=64, ge=1, le=65_536, description="images in one step")
+    lr: Positive = Field(default=1e-3, description="peak learning rate")
+    weight_decay: float = Field(default=0.05, ge=0, description="decoupled weight decay on matrices")
+    hidden: int = Field(default=128, ge=0, le=8192, description="hidden width of the view scorer, 0 for linear")
+    dropout: float = Field(default=0.3, ge=0, lt=1, description="dropout on features and hidden units")
+    view_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of tiles hidden in training")
+    patience: int = Field(default=15, ge=1, description="epochs without a better validation score before stopping")
+    members: int = Field(default=5, ge=1, le=64, description="heads trained from different seeds and averaged")
 
 
 class ExportConfig(Section):
     """Phase export: the engines, and how close they must be to the trained network."""
 
-    engine: EngineName = Field("onnxruntime", description="engine of the bundle")
-    precision: Precision = Field("fp32", description="precision of the bundle")
-    also: tuple[Variant, ...] = Field((), description="further variants, each a bundle of its own under variants/")
-    int8_images: int = Field(100, ge=8, le=5000, description="training images that set the ranges of int8")
-    golden: int = Field(8, ge=2, le=64, description="golden cases stored in the bundle")
-    tolerance: Positive = Field(2e-3, description="largest difference of log-odds between torch and an fp32 engine")
+    engine: EngineName = Field(default="onnxruntime", description="engine of the bundle")
+    precision: Precision = Field(default="fp32", description="precision of the bundle")
+    also: tuple[Variant, ...] = Field(
+        default=(), description="further variants, each a bundle of its own under variants/"
+    )
+    int8_images: int = Field(default=100, ge=8, le=5000, description="training images that set the ranges of int8")
+    golden: int = Field(default=8, ge=2, le=64, description="golden cases stored in the bundle")
+    tolerance: Positive = Field(
+        default=2e-3, description="largest difference of log-odds between torch and an fp32 engine"
+    )
     int8_tolerance: Positive = Field(
-        0.25, description="difference of log-odds that verify accepts for int8 on another processor"
+        default=0.25, description="difference of log-odds that verify accepts for int8 on another processor"
     )
 
 
@@ -138,65 +166,82 @@ class CalibrateConfig(Section):
     """Phase calibrate: from the scores of the exported engine to probabilities."""
 
     method: Literal["auto", "none", "temperature", "platt", "isotonic", "beta"] = Field(
-        "auto", description="'auto' chooses by cross-validated NLL with the one-standard-error rule"
+        default="auto", description="'auto' chooses by cross-validated NLL with the one-standard-error rule"
     )
     candidates: tuple[Literal["none", "temperature", "platt", "isotonic", "beta"], ...] = Field(
-        ("temperature", "platt", "beta", "isotonic"), description="members that 'auto' chooses from"
+        default=("temperature", "platt", "beta", "isotonic"), description="members that 'auto' chooses from"
     )
-    fraction: Fraction = Field(0.5, description="share of val_calib for the calibrator; the rest is kept for the certificate")
-    folds: int = Field(5, ge=2, le=50, description="folds of the choice between methods")
+    fraction: Fraction = Field(
+        default=0.5, description="share of val_calib for the calibrator; the rest is kept for the certificate"
+    )
+    folds: int = Field(default=5, ge=2, le=50, description="folds of the choice between methods")
 
 
 class DecideConfig(Section):
     """Phase decide: the policy and its certificate."""
 
-    policy: Literal["threshold", "argmax"] = Field("threshold", description="the one policy of the bundle")
-    target_fnr: Fraction = Field(0.02, description="certified limit of the false-negative rate")
-    target_fpr: Fraction | None = Field(None, description="certified limit of the false-positive rate, empty for no promise")
-    delta: Fraction = Field(0.05, description="probability that a promise fails over the draw of calibration images")
-    min_coverage: float = Field(0.70, ge=0, le=1, description="share of images that should be decided; reported when missed")
-    if_not_certifiable: Literal["uncertified", "abstain", "stop"] = Field(
-        "uncertified", description="decide without a promise and say so, abstain, or stop the run"
+    policy: Literal["threshold", "argmax"] = Field(default="threshold", description="the one policy of the bundle")
+    target_fnr: Fraction = Field(default=0.02, description="certified limit of the false-negative rate")
+    target_fpr: Fraction | None = Field(
+        default=None, description="certified limit of the false-positive rate, empty for no promise"
     )
-    unit: Literal["image", "group"] = Field("image", description="what the bound counts as one independent draw")
+    delta: Fraction = Field(
+        default=0.05, description="probability that a promise fails over the draw of calibration images"
+    )
+    min_coverage: float = Field(
+        default=0.70, ge=0, le=1, description="share of images that should be decided; reported when missed"
+    )
+    if_not_certifiable: Literal["uncertified", "abstain", "stop"] = Field(
+        default="uncertified", description="decide without a promise and say so, abstain, or stop the run"
+    )
+    unit: Literal["image", "group"] = Field(
+        default="image", description="what the bound counts as one independent draw"
+    )
 
 
 class EvaluateConfig(Section):
     """Phase evaluate: figures with intervals, slices and the report."""
 
-    resamples: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples")
-    interval: Literal["percentile", "bca"] = Field("percentile", description="bootstrap interval")
-    level: Fraction = Field(0.95, description="confidence level of intervals")
-    by_group: bool = Field(True, description="resample groups rather than images")
-    prevalence: Fraction = Field(0.5, description="prevalence at which figures are also stated")
+    resamples: int = Field(default=1000, ge=100, le=100_000, description="bootstrap resamples")
+    interval: Literal["percentile", "bca"] = Field(default="percentile", description="bootstrap interval")
+    level: Fraction = Field(default=0.95, description="confidence level of intervals")
+    by_group: bool = Field(default=True, description="resample groups rather than images")
+    prevalence: Fraction = Field(default=0.5, description="prevalence at which figures are also stated")
     slices: tuple[str, ...] = Field(
-        ("source", "hour_band", "weather", "domain", "evidence", "hard_negative"), description="metadata columns to slice by"
+        default=("source", "hour_band", "weather", "domain", "evidence", "hard_negative"),
+        description="metadata columns to slice by",
     )
-    min_slice: int = Field(10, ge=1, description="fewest images of a slice that is shown")
-    gallery: int = Field(24, ge=0, le=500, description="worst mistakes and abstentions shown with their picture")
+    min_slice: int = Field(default=10, ge=1, description="fewest images of a slice that is shown")
+    gallery: int = Field(
+        default=24, ge=0, le=500, description="worst mistakes and abstentions shown with their picture"
+    )
 
 
 class TrackingConfig(Section):
     """Where curves and parameters are written besides the run folder."""
 
-    loggers: tuple[Literal["csv", "tensorboard", "mlflow", "wandb"], ...] = Field(("csv", "tensorboard"), description="loggers")
-    uri: str | None = Field(None, description="MLflow tracking URI")
-    experiment: str = Field("workzone", description="experiment or project name for MLflow and W&B")
+    loggers: tuple[Literal["csv", "tensorboard", "mlflow", "wandb"], ...] = Field(
+        default=("csv", "tensorboard"), description="loggers"
+    )
+    uri: str | None = Field(default=None, description="MLflow tracking URI")
+    experiment: str = Field(default="workzone", description="experiment or project name for MLflow and W&B")
 
 
 class ComputeConfig(Section):
     """Threads, processes and devices."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where torch trains")
-    threads: int = Field(0, ge=0, le=1024, description="threads of an engine, 0 for all cores")
-    workers: int = Field(0, ge=0, le=256, description="threads that decode images, 0 for all cores")
-    max_pixels: int = Field(120_000_000, ge=10_000, description="largest image that is decoded, in pixels")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where torch trains")
+    threads: int = Field(default=0, ge=0, le=1024, description="threads of an engine, 0 for all cores")
+    workers: int = Field(default=0, ge=0, le=256, description="threads that decode images, 0 for all cores")
+    max_pixels: int = Field(default=120_000_000, ge=10_000, description="largest image that is decoded, in pixels")
 
 
 class CacheConfig(Section):
     """Features of frozen backbones, kept across runs and addressed by content."""
 
-    folder: Path | None = Field(None, description="cache folder; empty takes $WORKZONE_CACHE or the user's cache folder")
+    folder: Path | None = Field(
+        default=None, description="cache folder; empty takes $WORKZONE_CACHE or the user's cache folder"
+    )
 
 
 class RunConfig(Section):
@@ -204,7 +249,7 @@ class RunConfig(Section):
 
     data: str = Field(description="folder of images, table of images, or 'synthetic'")
     out: Path = Field(description="folder of the run")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything that draws")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of everything that draws")
     source: SourceConfig = Field(default_factory=SourceConfig, description="how the data are read")
     split: SplitConfig = Field(default_factory=SplitConfig, description="split roles")
     views: ViewSpec = Field(default_factory=ViewSpec, description="views of an image")
@@ -218,3 +263,9 @@ class RunConfig(Section):
     tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="loggers")
     compute: ComputeConfig = Field(default_factory=ComputeConfig, description="threads and devices")
     cache: CacheConfig = Field(default_factory=CacheConfig, description="feature cache")
+
+    @model_validator(mode="after")
+    def _synthetic_or_not(self) -> RunConfig:
+        if self.source.kind == "synthetic" and self.data != "synthetic":
+            raise ValueError("source.kind=synthetic goes with data=synthetic only")
+        return self

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from workzone.errors import BundleError
 
 Status = Literal["certified", "not_certifiable", "none"]
 Unit = Literal["image", "group"]
+Kind = Literal["confidence", "expectation"]
 
 _DEPENDENT = 1.5
 """Images per group above which the independence behind a bound on images is in doubt."""
@@ -19,6 +20,17 @@ _NAMES = {
     ("false_positive_rate", "image"): "the share of images without roadwork that are answered 'roadwork'",
     ("false_negative_rate", "group"): "the share of groups with any roadwork image answered 'no_roadwork'",
     ("false_positive_rate", "group"): "the share of groups with any image without roadwork answered 'roadwork'",
+    ("miscoverage", "image"): "the share of images whose true label is not in the prediction set",
+    ("miscoverage", "group"): "the share of groups with any image whose true label is not in its prediction set",
+    ("miscoverage_roadwork", "image"): "the share of roadwork images whose prediction set lacks 'roadwork'",
+    ("miscoverage_roadwork", "group"): "the share of groups with any roadwork image whose set lacks 'roadwork'",
+    ("miscoverage_no_roadwork", "image"): "the share of images without roadwork whose set lacks 'no_roadwork'",
+    ("miscoverage_no_roadwork", "group"): (
+        "the share of groups with any image without roadwork whose set lacks 'no_roadwork'"
+    ),
+    ("selected_miscoverage", "image"): "among selected images, the share whose true label is not in the prediction set",
+    ("selective_error", "image"): "among answered images, the share that is answered wrongly",
+    ("abstention", "image"): "the share of images that are not answered",
 }
 
 
@@ -26,8 +38,12 @@ class Guarantee(BaseModel):
     """One promise of a policy, or the reason why it cannot be given.
 
     ``risk`` names a probability over new images drawn like the certification images, for example
-    ``false_negative_rate``: P(decided no_roadwork | roadwork). The promise is: with confidence ``1 - delta`` over the
-    draw of the certification images, the risk is at most ``alpha``. Each promise holds at its own ``delta``.
+    ``false_negative_rate``: P(decided no_roadwork | roadwork). What is promised depends on ``kind``:
+
+    * ``confidence``: with probability ``1 - delta`` over the draw of the certification images, the risk is at most
+      ``alpha``. Each promise holds at its own ``delta``.
+    * ``expectation``: the mean of the risk over draws of the certification images is at most ``alpha``. A single draw,
+      such as the one at hand, may exceed it, often in a third of the cases; ``delta`` is 1 to say so.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,7 +51,8 @@ class Guarantee(BaseModel):
     risk: str
     status: Status
     alpha: float = Field(ge=0, le=1, description="promised upper limit of the risk")
-    delta: float = Field(gt=0, lt=1, description="probability that the promise fails over the draw of images")
+    delta: float = Field(gt=0, le=1, description="probability that the promise fails over the draw of images")
+    kind: Kind = Field(default="confidence", description="for this draw with confidence, or for the mean over draws")
     method: str = Field(description="how it was proved, for example 'Clopper-Pearson, fixed sequence'")
     unit: Unit = Field(default="image", description="what is counted: images, or groups with any error as one error")
     n: int = Field(ge=0, description="units the bound rests on (for a false-negative rate: those with roadwork)")
@@ -46,17 +63,27 @@ class Guarantee(BaseModel):
     tightest: float | None = Field(default=None, description="smallest alpha that n units without an error certify")
     reason: str = Field(default="", description="why it is not certifiable")
 
+    @model_validator(mode="after")
+    def _delta_belongs_to_confidence(self) -> Self:
+        if (self.kind == "expectation") != (self.delta == 1.0):
+            raise ValueError("delta must be 1 for a promise in expectation and below 1 for one with confidence")
+        return self
+
     def sentence(self) -> str:
         """The promise, or its refusal, in plain words."""
         name = _NAMES.get((self.risk, self.unit), f"{self.risk.replace('_', ' ')} (by {self.unit})")
-        sure = f"{1 - self.delta:.4g}"
+        if self.kind == "confidence":
+            promise, on = f"with confidence {1 - self.delta:.4g}, {name} is at most {self.alpha:.2%}", ""
+        else:
+            promise = f"in expectation over draws of the certification images, {name} is at most {self.alpha:.2%}"
+            on = ", which a single draw may exceed"
         if self.status == "certified":
             return (
-                f"With confidence {sure}, {name} is at most {self.alpha:.2%} on new images like the certification "
-                f"images ({self.errors} errors in {self.n} {self.unit}s; upper bound {self.bound:.2%}; {self.method})."
+                f"{promise[0].upper()}{promise[1:]}{on} on new images like the certification images "
+                f"({self.errors} errors in {self.n} {self.unit}s; upper bound {self.bound:.2%}; {self.method})."
             )
         if self.status == "not_certifiable":
-            return f"Not certifiable: that, with confidence {sure}, {name} is at most {self.alpha:.2%}. {self.reason}"
+            return f"Not certifiable: that, {promise}. {self.reason}"
         return f"No promise is made about {name}."
 
 

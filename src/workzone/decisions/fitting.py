@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from workzone.decisions.certificate import Certificate
 from workzone.decisions.policies.base import Policy
 from workzone.errors import LeakageError
 from workzone.files import sha256_json
+from workzone.predictions import FloatArray
 
 P = TypeVar("P", bound=Policy)
 
@@ -31,7 +33,14 @@ def require_disjoint(calibration: CalibData, certification: CalibData) -> None:
             )
 
 
-def fit_policy(policy: P, calibrator: Calibrator, certification: CalibData, *, calibration: CalibData) -> P:
+def fit_policy(
+    policy: P,
+    calibrator: Calibrator,
+    certification: CalibData,
+    *,
+    calibration: CalibData,
+    uncertainty: Mapping[str, FloatArray] | None = None,
+) -> P:
     """Fit ``policy`` on the calibrated scores of ``certification``.
 
     Args:
@@ -39,12 +48,13 @@ def fit_policy(policy: P, calibrator: Calibrator, certification: CalibData, *, c
         calibrator: fitted on ``calibration``.
         certification: the part of ``val_calib`` the promise will rest on.
         calibration: the part the calibrator has seen.
+        uncertainty: (N,) measures of the certification images by name, for a policy that uses them.
 
     Raises:
         LeakageError: a part is not ``CalibData``, or the parts share an image or a group.
     """
     require_disjoint(calibration, certification)
-    return policy.fit(certification, calibrator(certification.scores))
+    return policy.fit(certification, calibrator(certification.scores), uncertainty)
 
 
 def issue(

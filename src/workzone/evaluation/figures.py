@@ -78,10 +78,11 @@ def _undefined(draws: Draws, n: int, prevalence: float) -> Interval:
     return Interval(nan, nan, nan, draws.level, "undefined", n, prevalence)
 
 
-def _one_unit(interval: Interval, n_units: int) -> Interval:
-    # One group drawn again and again never varies; that is ignorance, not certainty.
-    if n_units < 2 and interval.low == interval.high:
-        return replace(interval, low=float("nan"), high=float("nan"), method="none: one group")
+def _honest(interval: Interval, n_units: int) -> Interval:
+    # One group drawn again and again never varies, nor does an AUROC of 1: that is ignorance, not certainty.
+    if np.isfinite(interval.low) and interval.low == interval.high:
+        why = "none: one group" if n_units < 2 else "none: no resample differs"
+        return replace(interval, low=float("nan"), high=float("nan"), method=why)
     return interval
 
 
@@ -96,7 +97,11 @@ def label_figures(
         level=draws.level, prevalence=prevalence, seed=draws.seed,
     )  # fmt: skip
     units = part.n_groups if draws.by_group else len(part)
-    return {name: _one_unit(interval, units) for name, interval in found.items()}
+    found = {name: _honest(interval, units) for name, interval in found.items()}
+    if not part.both_classes and "mcc" in found:
+        # The convention MCC = 0 for an empty margin would read as a measured failure.
+        found["mcc"] = _undefined(draws, len(part), part.prevalence)
+    return found
 
 
 def share(events: NDArray[np.bool_], part: Part, draws: Draws, *, prevalence: float) -> Interval:
@@ -108,7 +113,7 @@ def share(events: NDArray[np.bool_], part: Part, draws: Draws, *, prevalence: fl
         ["accuracy"], events.astype(np.int64), sure, sure.astype(np.int64), groups=draws.units(part.groups),
         n_resamples=draws.resamples, method=draws.method, level=draws.level, seed=draws.seed,
     )["accuracy"]  # fmt: skip
-    return replace(_one_unit(found, part.n_groups if draws.by_group else len(part)), n=len(part), prevalence=prevalence)
+    return replace(_honest(found, part.n_groups if draws.by_group else len(part)), n=len(part), prevalence=prevalence)
 
 
 _SHARES = {
@@ -170,14 +175,14 @@ def policy_figures(part: Part, draws: Draws, names: Sequence[str] = (*_SHARES, "
     for name in names:
         if name == "mcc_decided":
             decided = part.take(part.codes != Code.ABSTAIN)
-            if len(decided):
+            if decided.both_classes:
                 value = bootstrap(
                     ["mcc"], decided.y, decided.p, _labels(decided), groups=draws.units(decided.groups), method=draws.method,
                     n_resamples=draws.resamples, level=draws.level, seed=draws.seed,
                 )["mcc"]  # fmt: skip
-                found[name] = _one_unit(value, decided.n_groups if draws.by_group else len(decided))
+                found[name] = _honest(value, decided.n_groups if draws.by_group else len(decided))
             else:
-                found[name] = _undefined(draws, 0, float("nan"))
+                found[name] = _undefined(draws, len(decided), decided.prevalence)
             continue
         events, among = masks[name]
         found[name] = share(events[among], part.take(among), draws, prevalence=part.prevalence)
@@ -212,7 +217,8 @@ def policy_at_prevalence(part: Part, draws: Draws, prevalence: float) -> dict[st
         # No resample holds an error that was not seen; the rates of the two classes have intervals that know this.
         if found[name].low == found[name].high:
             found[name] = replace(found[name], low=low, high=high, method="clopper-pearson box")
-    return found
+    units = part.n_groups if draws.by_group else len(part)
+    return {name: _honest(interval, units) for name, interval in found.items()}
 
 
 def macro(parts: Sequence[Part], draws: Draws, *, labels: Sequence[str], policy: Sequence[str]) -> dict[str, dict[str, Interval]]:
@@ -277,5 +283,5 @@ def shown(interval: Interval) -> str:
     if not np.isfinite(interval.value):
         return "not defined"
     if not np.isfinite(interval.low):
-        return f"{interval.value:.3f} (no interval: one group)"
+        return f"{interval.value:.3f} (no interval{interval.method.removeprefix('none')})"
     return f"{interval}"

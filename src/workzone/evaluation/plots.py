@@ -51,13 +51,14 @@ def _nothing(axes: Any, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, wrap=True)
 
 
-def _mark(axes: Any, point: Point, colour: str, marker: str = "D") -> None:
+def _mark(axes: Any, point: Point, colour: str, marker: str = "D", *, hollow: bool = False) -> None:
     def error(value: float, interval: tuple[float, float] | None) -> list[list[float]] | None:
         return None if interval is None else [[max(0.0, value - interval[0])], [max(0.0, interval[1] - value)]]
 
     axes.errorbar(
         point.x, point.y, xerr=error(point.x, point.x_interval), yerr=error(point.y, point.y_interval),
-        fmt=marker, color=colour, markersize=6, capsize=3, linewidth=1.2, label=point.label, zorder=5,
+        fmt=marker, color=colour, markersize=9 if hollow else 6, capsize=3, linewidth=1.2, label=point.label, zorder=5,
+        markerfacecolor="none" if hollow else colour,
     )  # fmt: skip
 
 
@@ -78,8 +79,8 @@ def roc(y: IntArray, curves: Sequence[Curve], points: Sequence[Point], alt: str)
         for curve, (colour, line) in zip(curves, ((c.roadwork, "-"), (c.clear, "--")), strict=False):
             hits, alarms = _steps(y, curve.probability)
             axes.plot(alarms / (len(y) - n_pos), hits / n_pos, color=colour, linestyle=line, label=curve.label)
-        for point, marker in zip(points, "Dso", strict=False):
-            _mark(axes, point, c.ink, marker)
+        for point, marker in zip(points, "Do", strict=False):
+            _mark(axes, point, c.ink, marker, hollow=marker == "o")
         axes.legend(loc="lower right")
 
     return Plot("roc_curve", draw, _SQUARE, alt)
@@ -256,7 +257,8 @@ def forest(rows: Sequence[ForestRow], titles: Sequence[str], pooled: Sequence[fl
             axes.grid(visible=False, axis="y")
         panels[0].set_yticks(places, [r.label for r in rows])
         panels[0].set_ylim(len(rows) - 0.4, -0.6)
-        panels[0].tick_params(axis="y", length=0)
+        for axes in panels:
+            axes.tick_params(axis="y", length=0)
         for tick, row in zip(panels[0].get_yticklabels(), rows, strict=True):
             tick.set_color(c.ink if row.heading else c.muted)
             tick.set_fontweight("bold" if row.heading else "normal")

@@ -96,11 +96,11 @@ def figure_cell(interval: Interval | None, key: str = "", *, share: bool = False
     if not np.isfinite(interval.value):
         return Cell("not defined", key=key, note=note)
 
-    def number(value: float) -> str:
-        return f"{100 * value:.1f} %" if share else f"{value:.3f}"
-
-    ends = f"{number(interval.low)} to {number(interval.high)}" if np.isfinite(interval.low) else "one group, no interval"
-    return Cell(number(interval.value), ends, key, float(interval.value), note)
+    scale, digits, unit = (100.0, 1, "\u00a0%") if share else (1.0, 3, "")
+    ends = f"no interval{interval.method.removeprefix('none')}"
+    if np.isfinite(interval.low):
+        ends = f"{scale * interval.low:.{digits}f} to {scale * interval.high:.{digits}f}{unit}"
+    return Cell(f"{scale * interval.value:.{digits}f}{unit}", ends, key, float(interval.value), note)
 
 
 def _key(*parts: str) -> str:
@@ -166,7 +166,8 @@ def _calibration_table(s: Summary) -> dict[str, Any]:
                 note = f"calibrated model: {verdict['null_mean']:.3f}, 95 % below {verdict['null_95']:.3f}"
                 note += "; above it" if value > verdict["null_95"] else "; chance explains it"
             text = f"{value:.3f}" if np.isfinite(value) else "not defined"
-            cells.append(Cell(text, note, _key("calibration", key, "figures", name), value if np.isfinite(value) else None))
+            shown = float(value) if np.isfinite(value) else None
+            cells.append(Cell(text, "", _key("calibration", key, "figures", name), shown, note))
         body.append({"title": title, "cells": cells})
     return {"head": [title for _, title in systems], "rows": body}
 

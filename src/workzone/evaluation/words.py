@@ -19,7 +19,7 @@ def percent(interval: Interval) -> str:
     if not np.isfinite(interval.value):
         return "not defined"
     if not np.isfinite(interval.low):
-        return f"{100 * interval.value:.1f} % (one group only, no interval)"
+        return f"{100 * interval.value:.1f} % (no interval{interval.method.removeprefix('none')})"
     return f"{100 * interval.value:.1f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f} %)"
 
 

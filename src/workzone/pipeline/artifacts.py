@@ -28,6 +28,17 @@ class Artifacts:
         return self.root / ".lock"
 
     @property
+    def folders(self) -> list[Path]:
+        """Everything that phases write lies in one of these."""
+        names = ("prepare", "train", "fuse", "export", "calibrate", "decide", "evaluate", "bundle", "variants")
+        return [self.root / name for name in names]
+
+    @property
+    def tracking(self) -> Path:
+        """Curves and figures for people; no phase reads it."""
+        return self.root / "tracking"
+
+    @property
     def synthetic(self) -> Path:
         """Drawn scenes of data=synthetic."""
         return self.root / "prepare" / "synthetic"

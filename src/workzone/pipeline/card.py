@@ -16,17 +16,19 @@ def model_card(
     config: RunConfig, variant: str, metrics: Mapping[str, Any], certificate: Certificate, licence: str
 ) -> str:
     """Markdown for people; every figure has its n, prevalence and interval."""
+    size = f"n {metrics['n']}, {metrics['prevalence']:.1%} roadwork, {metrics['n_groups']} groups"
+    views = config.views
     lines = [
         f"# {config.out.name}: roadwork in street images",
         "",
-        "Says `roadwork`, `no_roadwork` or `abstain` about one street image. Label 1 means: active road work is visible on or",
-        "beside the road.",
+        "Says `roadwork`, `no_roadwork` or `abstain` about one street image. Label 1 means: active road work is",
+        "visible on or beside the road.",
         "",
         "## Promise",
         "",
         *(f"- {sentence}" for sentence in certificate.sentences()),
         "",
-        f"## Measured on the test role (n {metrics['n']}, {metrics['prevalence']:.1%} roadwork, {metrics['n_groups']} groups)",
+        f"## Measured on the test role ({size})",
         "",
         "| system | figure | value with interval |",
         "|---|---|---|",
@@ -41,15 +43,16 @@ def model_card(
         "",
         "## How it was made",
         "",
-        f"- backbone `{config.model.backbone}` ({licence}), training `{config.train.method}`, aggregator `{config.fuse.aggregator}`",
-        f"- views: `{config.views.layout}`, {config.views.rows} x {config.views.cols} tiles, {config.model.image_size} px",
+        f"- backbone `{config.model.backbone}` ({licence})",
+        f"- training `{config.train.method}`, aggregator `{config.fuse.aggregator}`",
+        f"- views: `{views.layout}`, {views.rows} x {views.cols} tiles, {config.model.image_size} px",
         f"- engine `{variant}`; calibrated and certified on the scores of this engine",
         f"- seed {config.seed}, workzone {__version__}",
         "",
         "## Limits",
         "",
-        "The promise holds for images drawn like the certification images. Another camera, country or season is another",
-        "population: measure it (`workzone evaluate`) before relying on it.",
+        "The promise holds for images drawn like the certification images. Another camera, country or season is",
+        "another population: measure it (`workzone evaluate`) before relying on it.",
         "",
     ]
     return "\n".join(lines)

@@ -1,41 +1,43 @@
-"""Runs phases in order: skips what is up to date, records what was done, survives a kill, admits one process a folder."""
+"""Runs phases in order: skips what is up to date, records what was done, survives a kill."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import json
-import os
-import platform
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from workzone import __version__
 from workzone.config import RunConfig
 from workzone.config.load import dump_yaml
-from workzone.errors import ArtifactError, ConfigError, RunLockedError
-from workzone.files import read_json, sha256_file, sha256_json, write_atomic, write_json
+from workzone.errors import ArtifactError, ConfigError
+from workzone.files import sha256_json, write_atomic
 from workzone.pipeline.artifacts import Artifacts
+from workzone.pipeline.environment import environment, git_commit
+from workzone.pipeline.folder import full_disk_explained, run_folder
+from workzone.pipeline.hashing import Hasher
 from workzone.pipeline.phase import Context, PhaseSpec, Progress
+from workzone.pipeline.record import Record
 
-_PACKAGES = ("numpy", "pillow", "onnxruntime", "openvino", "torch", "timm", "polars", "scipy")
+UP_TO_DATE = "up to date"
+_NOTHING = object()
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseResult:
-    """What happened to one phase: ran or skipped, why, and how long it took."""
+    """What happened to one phase: ran or skipped, why, and how long it took.
+
+    In a plan (``dry_run``) ``ran`` says that the phase would run, and ``sure`` is False when it would run only if an
+    earlier phase writes something else than it did last time.
+    """
 
     name: str
     ran: bool
     why: str
     seconds: float
+    sure: bool = True
 
 
 def run_pipeline(
@@ -55,243 +57,160 @@ def run_pipeline(
         dry_run: say what would run, write nothing.
 
     Raises:
-        ConfigError: unknown phase name, unwritable folder.
+        ConfigError: unknown phase name, unwritable folder, folder of something else.
         RunLockedError: another process works in the folder.
-        ArtifactError: an input is missing and no phase of this run makes it, or a phase did not write what it declared.
+        ArtifactError: an input is missing and no phase of this run makes it, a phase did not write what it declared, or
+            the disk is full.
     """
-    show = progress or Progress()
     names = [p.name for p in phases]
     for name in (to, start):
         if name is not None and name not in names:
             raise ConfigError(f"there is no phase {name!r}", fix=f"the phases are {', '.join(names)}")
-    wanted = phases[: names.index(to) + 1] if to else phases
-    forced = set(names[names.index(start) :]) if start else set()
-    artifacts = Artifacts(config.out)
+    last = names.index(to) + 1 if to else len(names)
+    first = names.index(start) if start else len(names)
+    if start and first >= last:
+        raise ConfigError(f"phase {start!r} comes after phase {to!r}, so nothing would run", fix="swap --from and --to")
+    run = _Run(config, set(names[first:]), progress or Progress())
+    wanted = phases[:last]
     if dry_run:
-        return _plan(config, wanted, artifacts, forced)
-    _make_folder(config.out)
-    with _lock(artifacts.lock):
-        _sweep(config.out)
-        record = _load_record(artifacts.record)
-        write_atomic(artifacts.config, dump_yaml(config))
-        results = []
+        return run.plan(wanted)
+    # Bad data are better found before a folder is made for them.
+    run.parts(wanted[0])
+    with full_disk_explained(run.artifacts), run_folder(run.artifacts):
+        run.record = Record.load(run.artifacts.record)
+        write_atomic(run.artifacts.config, dump_yaml(config))
+        return [run.phase(spec) for spec in wanted]
+
+
+class _Run:
+    """One call of ``run_pipeline``."""
+
+    def __init__(self, config: RunConfig, forced: set[str], show: Progress) -> None:
+        self.config = config
+        self.forced = forced
+        self.show = show
+        self.artifacts = Artifacts(config.out)
+        self.record = Record.load(self.artifacts.record)
+        self.hasher = Hasher()
+
+    def phase(self, spec: PhaseSpec) -> PhaseResult:
+        """Run one phase unless it is up to date."""
+        parts = self.parts(spec)
+        why = self._stale(spec, parts)
+        self.show.message(f"{spec.name}: {why or UP_TO_DATE}")
+        if why is None:
+            return PhaseResult(spec.name, False, UP_TO_DATE, 0.0)
+        context = Context(spec, self.config, self.artifacts, self.show, on_open=self.record.opened)
+        started, clock = datetime.now(UTC), time.monotonic()
+        spec.run(context)
+        outputs = self._written(spec)
+        seconds = time.monotonic() - clock
+        self.record.remove_stale(spec.name, outputs, self.artifacts.root, self.hasher)
+        self.record.finish(
+            spec.name,
+            {
+                "key": sha256_json(parts),
+                "parts": parts,
+                "outputs": outputs,
+                "seed": self.config.seed,
+                "started": started.isoformat(timespec="seconds"),
+                "seconds": round(seconds, 3),
+                "roles_opened": context.opened,
+                "environment": environment(),
+                "git_commit": git_commit(),
+                "workzone_version": __version__,
+            },
+        )
+        return PhaseResult(spec.name, True, why, seconds)
+
+    def plan(self, wanted: Sequence[PhaseSpec]) -> list[PhaseResult]:
+        """What ``phase`` would do for each, as far as that is known beforehand."""
+        results: list[PhaseResult] = []
+        pending: dict[Path, str] = {}
         for spec in wanted:
-            results.append(_run_phase(spec, config, artifacts, record, spec.name in forced, show))
+            inputs = spec.inputs(self.artifacts, self.config)
+            waits = {i: maker for i in inputs for path, maker in pending.items() if _overlap(i, path)}
+            why = self._stale(spec, self.parts(spec, but=waits))
+            sure = why is not None or not waits
+            if not sure:
+                why = f"if {', '.join(dict.fromkeys(waits.values()))} writes something else than before"
+            results.append(PhaseResult(spec.name, why is not None, why or UP_TO_DATE, 0.0, sure))
+            if why is not None:
+                pending |= dict.fromkeys(spec.outputs(self.artifacts, self.config), spec.name)
         return results
 
-
-def _run_phase(
-    spec: PhaseSpec, config: RunConfig, artifacts: Artifacts, record: dict[str, Any], force: bool, show: Progress
-) -> PhaseResult:
-    key, parts = _key(spec, config, artifacts)
-    why = "forced" if force else _stale(spec, config, artifacts, record, key, parts)
-    if why is None:
-        show.message(f"{spec.name}: up to date")
-        return PhaseResult(spec.name, False, "up to date", 0.0)
-    show.message(f"{spec.name}: {why}")
-    context = Context(spec, config, artifacts, show)
-    started, clock = datetime.now(UTC), time.monotonic()
-    try:
-        spec.run(context)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ArtifactError(
-                f"the disk is full; phase {spec.name!r} stopped and its finished parts were kept",
-                where=str(config.out),
-                fix="free some space and run the same command again",
-            ) from error
-        raise
-    outputs = spec.outputs(artifacts, config)
-    for path in outputs:
-        if not path.exists():
-            raise ArtifactError(f"phase {spec.name!r} did not write {path.name}", where=str(path), fix="report this as a bug")
-    seconds = time.monotonic() - clock
-    record["phases"][spec.name] = {
-        "key": key,
-        "parts": parts,
-        "outputs": {str(p.relative_to(artifacts.root)): h for p, h in _hashes(outputs).items()},
-        "seed": config.seed,
-        "started": started.isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
-        "roles_opened": context.opened,
-        "environment": environment(),
-        "git_commit": git_commit(),
-        "workzone_version": __version__,
-    }
-    for role, times in context.opened.items():
-        record["roles_opened"][role] = record["roles_opened"].get(role, 0) + times
-    write_json(artifacts.record, record)
-    return PhaseResult(spec.name, True, why, seconds)
-
-
-def _key(spec: PhaseSpec, config: RunConfig, artifacts: Artifacts) -> tuple[str, dict[str, Any]]:
-    values = config.model_dump(mode="json")
-    keys: dict[str, Any] = {}
-    for name in spec.config:
-        value: Any = values
-        for part in name.split("."):
-            value = value[part]
-        keys[name] = value
-    inputs = {}
-    for path in spec.inputs(artifacts, config):
-        if not path.exists():
-            maker = _maker(path, artifacts)
-            raise ArtifactError(
-                f"phase {spec.name!r} needs {path.name}, which is missing",
-                where=str(path),
-                fix=f"run phase {maker!r} first" if maker else "check the path",
-            )
-        inputs[_label(path, artifacts)] = fingerprint(path)
-    if spec.outside:
-        inputs["data"] = spec.outside(config)
-    parts = {"config": keys, "inputs": inputs, "code": f"{spec.name}/{spec.version}"}
-    return sha256_json(parts), parts
-
-
-def _label(path: Path, artifacts: Artifacts) -> str:
-    return str(path.relative_to(artifacts.root)) if path.is_relative_to(artifacts.root) else str(path)
-
-
-def _maker(path: Path, artifacts: Artifacts) -> str | None:
-    return path.relative_to(artifacts.root).parts[0] if path.is_relative_to(artifacts.root) else None
-
-
-def fingerprint(path: Path) -> str:
-    """Hash of a file's content; for a folder, of the names, sizes and times of all files below it."""
-    if path.is_file():
-        return sha256_file(path)
-    rows = []
-    for folder, _, files in os.walk(path):
-        for name in files:
-            full = Path(folder) / name
-            if name.startswith("."):
+    def parts(self, spec: PhaseSpec, but: Sequence[Path] | dict[Path, str] = ()) -> dict[str, Any]:
+        """Everything that decides the result of a phase; inputs in ``but`` are not known yet."""
+        values = self.config.model_dump(mode="json")
+        inputs = {}
+        for path in spec.inputs(self.artifacts, self.config):
+            if path in but:
                 continue
-            stat = full.stat()
-            rows.append([str(full.relative_to(path)), stat.st_size, stat.st_mtime_ns])
-    return sha256_json(sorted(rows))
+            if not path.exists():
+                maker = self._label(path).partition("/")[0] if path.is_relative_to(self.artifacts.root) else None
+                raise ArtifactError(
+                    f"phase {spec.name!r} needs {path.name}, which is missing",
+                    where=str(path),
+                    fix=f"run phase {maker!r} first" if maker else "check the path",
+                )
+            inputs[self._label(path)] = self.hasher.one(path)
+        if spec.outside:
+            inputs["data"] = spec.outside(self.config)
+        keys = {name: _value(values, name) for name in spec.config}
+        return {"config": keys, "inputs": inputs, "code": f"{spec.name}/{spec.version}"}
 
+    def _label(self, path: Path) -> str:
+        root = self.artifacts.root
+        return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
-def _hashes(paths: Sequence[Path]) -> dict[Path, str]:
-    found: dict[Path, str] = {}
-    for path in paths:
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        found.update({file: sha256_file(file) for file in files})
-    return found
-
-
-def _stale(
-    spec: PhaseSpec,
-    config: RunConfig,
-    artifacts: Artifacts,
-    record: dict[str, Any],
-    key: str,
-    parts: dict[str, Any],
-) -> str | None:
-    """Why the phase must run, or None."""
-    entry = record["phases"].get(spec.name)
-    if entry is None:
-        return "not done yet"
-    if entry["key"] != key:
+    def _stale(self, spec: PhaseSpec, parts: dict[str, Any]) -> str | None:
+        """Why the phase must run, or None."""
+        if spec.name in self.forced:
+            return "forced"
+        entry = self.record.entry(spec.name)
+        if entry is None:
+            return "not done yet"
         old = entry["parts"]
-        changed = [k for k, v in parts["config"].items() if old["config"].get(k) != v]
+        changed = [n for k, v in parts["config"].items() for n in _differing(k, old["config"].get(k, _NOTHING), v)]
         changed += [k for k, v in parts["inputs"].items() if old["inputs"].get(k) != v]
-        return f"changed: {', '.join(changed)}" if changed else "the code of the phase changed"
-    try:
-        found = {str(p.relative_to(artifacts.root)): h for p, h in _hashes(spec.outputs(artifacts, config)).items()}
-    except OSError:
-        return "an output is missing"
-    if found != entry["outputs"]:
-        return "an output was changed or is missing"
-    return None
-
-
-def _plan(config: RunConfig, wanted: Sequence[PhaseSpec], artifacts: Artifacts, forced: set[str]) -> list[PhaseResult]:
-    record = _load_record(artifacts.record)
-    results: list[PhaseResult] = []
-    upstream = False
-    for spec in wanted:
-        why: str | None
-        if upstream:
-            why = "an earlier phase would run"
-        else:
-            key, parts = _key(spec, config, artifacts)
-            why = "forced" if spec.name in forced else _stale(spec, config, artifacts, record, key, parts)
-        results.append(PhaseResult(spec.name, why is not None, why or "up to date", 0.0))
-        upstream = upstream or why is not None
-    return results
-
-
-def _load_record(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {"version": 1, "phases": {}, "roles_opened": {}}
-    try:
-        record = read_json(path)
-        if record["version"] != 1 or not isinstance(record["phases"], dict) or not isinstance(record["roles_opened"], dict):
-            raise ValueError("unknown version")
-    except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ArtifactError(
-            f"the run manifest cannot be read: {error}", where=str(path), fix="restore it, or delete it to run every phase again"
-        ) from error
-    return dict(record)
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / ".writable", "")
-        (out / ".writable").unlink()
-    except OSError as error:
-        raise ConfigError(
-            f"the run folder cannot be written: {error.strerror or error}", where=str(out), fix="choose another folder with out=DIR"
-        ) from error
-
-
-def _sweep(out: Path) -> None:
-    """Remove what a killed process left half-written; only names of atomic writes match."""
-    import shutil
-
-    for path in [*out.rglob(".*.partial*"), *out.rglob(".*.old")]:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("a+", encoding="utf-8") as stream:
+        if changed:
+            return f"changed: {', '.join(changed)}"
+        if parts["code"] != old["code"] or parts["config"].keys() != old["config"].keys():
+            return "the code of the phase changed"
+        declared = {self._label(p) for p in spec.inputs(self.artifacts, self.config)}
+        if gone := sorted(old["inputs"].keys() - declared - {"data"}):
+            return f"no longer read: {', '.join(gone)}"
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            stream.seek(0)
-            owner = stream.read().strip() or "another process"
-            raise RunLockedError(
-                f"another run is working in this folder ({owner})", where=str(path.parent), fix="wait for it, stop it, or use another out=DIR"
-            ) from error
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {platform.node()} since {datetime.now(UTC).isoformat(timespec='seconds')}")
-        stream.flush()
-        yield  # the lock goes with the process, however it ends
+            found = self.hasher.many(spec.outputs(self.artifacts, self.config), self.artifacts.root)
+        except FileNotFoundError as error:
+            return f"an output is missing: {self._label(Path(error.filename))}"
+        differing = sorted(dict(found.items() ^ entry["outputs"].items()))
+        return f"an output was changed: {differing[0]}" if differing else None
+
+    def _written(self, spec: PhaseSpec) -> dict[str, str]:
+        outputs = spec.outputs(self.artifacts, self.config)
+        for path in outputs:
+            if not path.exists():
+                raise ArtifactError(
+                    f"phase {spec.name!r} did not write {path.name}", where=str(path), fix="report this as a bug"
+                )
+        return self.hasher.many(outputs, self.artifacts.root)
 
 
-def environment() -> dict[str, str]:
-    """Versions that a result may depend on."""
-    found = {"python": platform.python_version(), "platform": platform.platform(), "processor": platform.machine()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+def _value(values: dict[str, Any], name: str) -> Any:
+    found: Any = values
+    for part in name.split("."):
+        found = found[part]
     return found
 
 
-def git_commit() -> str | None:
-    """Commit of the working folder, or None outside a repository or without git."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+def _differing(name: str, old: Any, new: Any) -> list[str]:
+    """Dotted names of the values that are not equal."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = dict.fromkeys([*new, *old])
+        return [n for k in names for n in _differing(f"{name}.{k}", old.get(k, _NOTHING), new.get(k, _NOTHING))]
+    return [] if old == new else [name]
 
 
-
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)

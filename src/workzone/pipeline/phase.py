@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from workzone.config import RunConfig
-from workzone.data.roles import ROLE_TYPES, Role, RoleData
+from workzone.data.roles import Role, RoleData
 from workzone.errors import LeakageError
 from workzone.pipeline.artifacts import Artifacts
 
@@ -72,17 +72,16 @@ class Context:
     artifacts: Artifacts
     progress: Progress = field(default_factory=Progress)
     opened: dict[str, int] = field(default_factory=dict)
+    on_open: Callable[[str], None] = lambda role: None
 
     @cached_property
-    def manifest(self) -> Manifest:
-        """The table of images, without regard to roles; phases use it for metadata only."""
+    def _manifest(self) -> Manifest:
         from workzone.data.manifest import Manifest
 
         return Manifest.load(self.artifacts.manifest)
 
     @cached_property
-    def splits(self) -> Splits:
-        """The stored split roles."""
+    def _splits(self) -> Splits:
         from workzone.data.splits import Splits
 
         return Splits.load(self.artifacts.splits)
@@ -103,6 +102,7 @@ class Context:
         from workzone.data.splits import open_role
 
         self.opened[kind.role] = self.opened.get(kind.role, 0) + 1
-        data = open_role(self.manifest, self.splits, kind.role)
-        assert isinstance(data, kind) and ROLE_TYPES[kind.role] is kind
+        self.on_open(kind.role)
+        data = open_role(self._manifest, self._splits, kind.role)
+        assert isinstance(data, kind)
         return data

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from workzone.config import RunConfig
 
+ENGINE_KEYS = ("export.engine", "export.precision", "export.also")
+"""The keys that decide which engines there are."""
+
 
 def main_variant(config: RunConfig) -> str:
     """Engine and precision of ``bundle/``."""

@@ -34,7 +34,9 @@ class LoopSettings:
 
     Attributes:
         metric: figure on the selection images that picks the epoch. NLL is the default: AUROC and MCC move in steps of
-            one image and are blind to a score that drifts.
+            one image and are blind to a score that drifts. Over six group-aware splits of real streets (about 120
+            to 160 selection images) the epochs picked by NLL, AUROC and MCC had a test NLL of 0.193, 0.216 and
+            0.223 and a test MCC of 0.80 (deviation 0.035), 0.80 (0.046) and 0.78 (0.10).
         min_delta: gain that counts as better for the patience.
         pos_weight: weight of a roadwork image in the loss; None for 1, so that scores keep the prevalence.
     """

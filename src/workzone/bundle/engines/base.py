@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from workzone.errors import BundleError
 
 FloatViews = NDArray[np.float32]
+VIEWS_PER_PASS = 4
+"""On a CPU, more views in a pass only push each other's activations out of the cache."""
 HEAD_OUTPUTS = ("log_odds", "view_log_odds", "weights")
 
 
@@ -49,11 +51,15 @@ class Engine(ABC):
     embedding_dim: int
     image_size: int
     """Side of a view in pixels."""
+    threads: int
+    """Passes that may run at the same time, each on the thread that asks for it; more callers wait."""
+    views_per_pass: int = VIEWS_PER_PASS
+    """Views that one call of ``embed`` should bring."""
 
     @classmethod
     @abstractmethod
     def open(cls, folder: Path, *, precision: str = "fp32", device: str = "cpu", threads: int = 0) -> Self:
-        """Open the network in ``folder`` (``backbone_file`` and ``head_file``); ``threads`` 0 takes all cores.
+        """Open the network in ``folder`` (``backbone_file`` and ``head_file``); ``threads`` 0 stands for all cores.
 
         Raises:
             BundleError: a file is missing or is not a network this engine can read.
@@ -62,7 +68,7 @@ class Engine(ABC):
 
     @abstractmethod
     def embed(self, pixels: NDArray[np.uint8]) -> FloatViews:
-        """Embeddings (N, D) float32 of views (N, S, S, 3) uint8 RGB."""
+        """Embeddings (N, D) float32 of views (N, S, S, 3) uint8 RGB; safe to call from several threads."""
 
     @abstractmethod
     def aggregate(self, embeddings: FloatViews, boxes: FloatViews, mask: NDArray[np.bool_]) -> Scores:

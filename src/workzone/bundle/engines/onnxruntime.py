@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from workzone.bundle.engines.base import HEAD_OUTPUTS, Engine, FloatViews, Scores, check_signature
 from workzone.bundle.engines.onnx_scan import refuse_unsafe_onnx
 from workzone.errors import BundleError
+
+_VIEWS_ON_GPU = 32
 
 
 class OnnxRuntimeEngine(Engine):
@@ -23,10 +26,14 @@ class OnnxRuntimeEngine(Engine):
     head_file: ClassVar[str] = "head.onnx"
     network_files: ClassVar[tuple[str, ...]] = (backbone_file, head_file)
 
-    def __init__(self, backbone: Any, head: Any | None, precision: str) -> None:
+    def __init__(self, backbone: Any, head: Any | None, precision: str, threads: int) -> None:
         self._backbone = backbone
         self._head = head
         self.precision = precision
+        self.threads = threads
+        self._slots = BoundedSemaphore(threads)
+        if backbone.get_providers()[0] != "CPUExecutionProvider":
+            self.views_per_pass = _VIEWS_ON_GPU
         self.embedding_dim = int(backbone.get_outputs()[0].shape[1])
         self.image_size = int(backbone.get_inputs()[0].shape[1])
 
@@ -35,18 +42,20 @@ class OnnxRuntimeEngine(Engine):
         cls, folder: Path, *, precision: str = "fp32", device: str = "cpu", threads: int = 0, head: bool = True
     ) -> Self:
         """See ``Engine.open``; ``head=False`` opens the backbone alone."""
-        backbone = _session(folder / cls.backbone_file, device, threads, head=False)
-        return cls(backbone, _session(folder / cls.head_file, device, threads, head=True) if head else None, precision)
+        backbone = _session(folder / cls.backbone_file, device, head=False)
+        head_session = _session(folder / cls.head_file, device, head=True) if head else None
+        return cls(backbone, head_session, precision, threads or len(os.sched_getaffinity(0)))
 
     @classmethod
     def open_head(cls, path: Path) -> Callable[[FloatViews, FloatViews, NDArray[np.bool_]], Scores]:
         """A head alone, as a function of embeddings, boxes and mask (see ``Engine.aggregate``)."""
-        session = _session(path, "cpu", 0, head=True)
+        session = _session(path, "cpu", head=True)
         return lambda embeddings, boxes, mask: _run_head(session, embeddings, boxes, mask)
 
     def embed(self, pixels: NDArray[np.uint8]) -> FloatViews:
         """See ``Engine.embed``."""
-        (out,) = _run(self._backbone, ["embeddings"], {"pixels": np.ascontiguousarray(pixels)})
+        with self._slots:
+            (out,) = _run(self._backbone, ["embeddings"], {"pixels": np.ascontiguousarray(pixels)})
         return np.asarray(out, dtype=np.float32)
 
     def aggregate(self, embeddings: FloatViews, boxes: FloatViews, mask: NDArray[np.bool_]) -> Scores:
@@ -85,7 +94,7 @@ def masked_scores(outputs: Sequence[NDArray[Any]], mask: NDArray[np.bool_]) -> S
     )
 
 
-def _session(path: Path, device: str, threads: int, *, head: bool) -> Any:
+def _session(path: Path, device: str, *, head: bool) -> Any:
     import onnxruntime as ort
 
     if not path.is_file():
@@ -93,7 +102,8 @@ def _session(path: Path, device: str, threads: int, *, head: bool) -> Any:
     refuse_unsafe_onnx(path)
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    # A pass runs on the thread that asks for it; passes side by side use the cores better than one pass on all of them.
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     available = ort.get_available_providers()
     if device == "cuda" and "CUDAExecutionProvider" not in available:

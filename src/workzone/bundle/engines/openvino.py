@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -27,9 +29,12 @@ class OpenVinoEngine(Engine):
     head_file: ClassVar[str] = "head.xml"
     network_files: ClassVar[tuple[str, ...]] = ("backbone.bin", backbone_file, "head.bin", head_file)
 
-    def __init__(self, backbone: Any, head: Any | None, precision: str) -> None:
-        self._backbone = backbone
-        self._head = head
+    def __init__(self, backbone: Any, head: Any | None, precision: str, threads: int) -> None:
+        # A request must not be used by two threads at once.
+        self._backbones = _requests(backbone, threads)
+        self._heads = None if head is None else _requests(head, threads)
+        self._head_inputs = set() if head is None else {n for port in head.inputs for n in port.get_names()}
+        self.threads = threads
         self.precision = precision
         self.embedding_dim = int(backbone.output(0).get_partial_shape()[1].get_length())
         self.image_size = int(backbone.input(0).get_partial_shape()[1].get_length())
@@ -45,9 +50,13 @@ class OpenVinoEngine(Engine):
             import openvino as ov
         except ImportError as error:
             raise MissingExtraError("openvino", "openvino", feature="the openvino engine") from error
-        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
+        threads = threads or len(os.sched_getaffinity(0))
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "NUM_STREAMS": threads,
+            "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,
+        }
         core = ov.Core()
 
         def compiled(path: Path, *, head: bool) -> Any:
@@ -63,29 +72,39 @@ class OpenVinoEngine(Engine):
             return network
 
         head_network = compiled(folder / cls.head_file, head=True) if head else None
-        return cls(compiled(folder / cls.backbone_file, head=False), head_network, precision)
+        return cls(compiled(folder / cls.backbone_file, head=False), head_network, precision, threads)
 
     def embed(self, pixels: NDArray[np.uint8]) -> FloatViews:
         """See ``Engine.embed``."""
-        (out,) = _run(self._backbone, ["embeddings"], {"pixels": np.ascontiguousarray(pixels)})
+        (out,) = _run(self._backbones, ["embeddings"], {"pixels": np.ascontiguousarray(pixels)})
         return np.asarray(out, dtype=np.float32)
 
     def aggregate(self, embeddings: FloatViews, boxes: FloatViews, mask: NDArray[np.bool_]) -> Scores:
         """See ``Engine.aggregate``."""
-        if self._head is None:
+        if self._heads is None:
             raise BundleError("this engine was opened without its head")
         feeds = {"embeddings": embeddings, "boxes": boxes, "mask": mask}
-        wanted = {name for port in self._head.inputs for name in port.get_names()}
-        return masked_scores(_run(self._head, HEAD_OUTPUTS, {k: v for k, v in feeds.items() if k in wanted}), mask)
+        used = {name: value for name, value in feeds.items() if name in self._head_inputs}
+        return masked_scores(_run(self._heads, HEAD_OUTPUTS, used), mask)
 
 
-def _run(network: Any, outputs: Sequence[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+def _requests(network: Any, count: int) -> SimpleQueue[Any]:
+    requests: SimpleQueue[Any] = SimpleQueue()
+    for _ in range(count):
+        requests.put(network.create_infer_request())
+    return requests
+
+
+def _run(requests: SimpleQueue[Any], outputs: Sequence[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    request = requests.get()
     try:
-        result = network(feeds)
+        result = request.infer(feeds, share_inputs=True)
+        # The next call writes into the same memory.
+        return [np.array(result[name]) for name in outputs]
     except RuntimeError as error:
         raise BundleError(f"openvino cannot run the network: {_cause(error)}") from error
-    # The next call writes into the same memory.
-    return [np.array(result[name]) for name in outputs]
+    finally:
+        requests.put(request)
 
 
 def _shapes(ports: Any) -> dict[str, list[int | None]]:

@@ -28,7 +28,9 @@ class ArgmaxPolicy(Policy):
         self.use_mcc_threshold = remap
         self.threshold = 0.5
 
-    def fit(self, data: CalibData, probability: FloatArray) -> Self:
+    def fit(
+        self, data: CalibData, probability: FloatArray, uncertainty: Mapping[str, FloatArray] | None = None
+    ) -> Self:
         """Choose the threshold; raises LeakageError unless ``data`` is ``CalibData``."""
         calib = require_calib(data, user=f"policy {self.name!r}")
         p = checked_probability(probability, n=len(calib))

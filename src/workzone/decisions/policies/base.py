@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from workzone.calibration.base import read_float
 from workzone.data.roles import CalibData
 from workzone.decisions.certificate import Guarantee
 from workzone.decisions.types import Code, Decisions
-from workzone.errors import DataError
+from workzone.errors import BundleError, ConfigError, DataError
 from workzone.predictions import FloatArray
+
+IfNotCertifiable = Literal["uncertified", "abstain", "stop"]
+"""Without a promise: decide at the plain threshold and say so in every reason, abstain, or raise CheckFailedError."""
 
 
 class Policy(ABC):
@@ -27,13 +31,21 @@ class Policy(ABC):
     name: ClassVar[str]
     guarantees: tuple[Guarantee, ...] = ()
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the uncertainty measures that ``decide`` reads; empty for a policy of the probability alone."""
+        return ()
+
     @abstractmethod
-    def fit(self, data: CalibData, probability: FloatArray) -> Self:
+    def fit(
+        self, data: CalibData, probability: FloatArray, uncertainty: Mapping[str, FloatArray] | None = None
+    ) -> Self:
         """Fit on images the calibrator has not seen.
 
         Args:
             data: the part of ``val_calib`` kept for the certificate.
             probability: (N,) calibrated probabilities of these images.
+            uncertainty: (N,) arrays by the names of ``workzone.decisions.uncertainty``, for the policies that use them.
 
         Raises:
             LeakageError: ``data`` is anything but ``CalibData``.
@@ -42,7 +54,10 @@ class Policy(ABC):
 
     @abstractmethod
     def decide(self, probability: FloatArray, uncertainty: Mapping[str, FloatArray] | None = None) -> Decisions:
-        """Decisions for probabilities (N,); numpy only, no state, no randomness."""
+        """Decisions for probabilities (N,); numpy only, no state, no randomness.
+
+        ``uncertainty`` holds (N,) arrays by name; a policy whose ``needs`` is not empty raises DataError without them.
+        """
 
     @abstractmethod
     def parameters(self) -> dict[str, Any]:
@@ -99,3 +114,73 @@ def make_decisions(codes: NDArray[np.int8], probability: FloatArray, reasons: Ma
     sets = np.column_stack([codes != Code.ROADWORK, codes != Code.NO_ROADWORK])
     text = {int(code): reason for code, reason in reasons.items()}
     return Decisions(codes=codes, probability=probability, sets=sets, reasons=[text[c] for c in codes.tolist()])
+
+
+P = TypeVar("P", bound=Policy)
+
+
+def check_rates(policy: str, **rates: float | None) -> None:
+    """Raise ConfigError where a rate is not strictly between 0 and 1; None is no rate."""
+    for key, rate in rates.items():
+        if rate is not None and not 0.0 < rate < 1.0:
+            raise ConfigError(f"{key} is {rate}, but must lie strictly between 0 and 1", where=f"policy {policy!r}")
+
+
+def check_word(policy: str, key: str, value: object, known: tuple[str, ...]) -> None:
+    """Raise ConfigError where ``value`` is none of ``known``."""
+    if value not in known:
+        raise ConfigError(f"{key} is {value!r}", where=f"policy {policy!r}", fix=f"use one of {', '.join(known)}")
+
+
+def rebuild(
+    cls: type[P],
+    parameters: Mapping[str, Any],
+    *,
+    numbers: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
+) -> P:
+    """Unfitted policy with the stored settings.
+
+    Raises:
+        BundleError: a setting is missing or impossible.
+    """
+    settings: dict[str, Any] = {key: read_float(parameters, key) for key in numbers}
+    settings |= {key: None if parameters.get(key) is None else read_float(parameters, key) for key in optional}
+    settings |= {key: parameters.get(key) for key in words}
+    try:
+        return cls(**settings)
+    except ConfigError as error:
+        raise BundleError(f"the stored policy is impossible: {error.what}") from error
+
+
+def require_same_keys(policy: Policy, parameters: Mapping[str, Any]) -> None:
+    """Raise BundleError unless ``parameters`` holds exactly what ``policy`` would store."""
+    if set(parameters) != set(policy.parameters()):
+        raise BundleError(f"the stored policy {policy.name!r} lacks values or holds unknown ones")
+
+
+def read_measures(
+    policy: str, names: tuple[str, ...], n: int, uncertainty: Mapping[str, FloatArray] | None
+) -> FloatArray:
+    """The named uncertainty measures as (N, D).
+
+    Raises:
+        DataError: a measure is missing or not finite.
+    """
+    columns = []
+    for name in names:
+        if uncertainty is None or name not in uncertainty:
+            have = ", ".join(uncertainty) if uncertainty else "none"
+            raise DataError(
+                f"policy {policy!r} needs the uncertainty measure {name!r}, which was not given",
+                where=f"measures given: {have}",
+                fix="pass what workzone.decisions.uncertainty.from_views computes",
+            )
+        column = np.asarray(uncertainty[name], dtype=np.float64)
+        if column.shape != (n,):
+            raise ValueError(f"measure {name!r} must have shape ({n},), got {column.shape}")
+        if not np.isfinite(column).all():
+            raise DataError(f"the uncertainty measure {name!r} is not finite for every image", where=f"policy {policy!r}")
+        columns.append(column)
+    return np.column_stack(columns) if columns else np.zeros((n, 0))

@@ -84,13 +84,16 @@ def count_errors(promise: Guarantee, threshold: float | None, data: CalibData, p
     positive = promise.risk == "false_negative_rate"
     scores = unit_scores(data, probability, label=1 if positive else 0, unit=promise.unit)
     errors = int((scores < threshold).sum() if positive else (scores >= threshold).sum())
-    bound = float(clopper_pearson_upper(errors, len(scores), promise.delta))
+    if promise.kind == "expectation":
+        bound = (errors + 1) / (len(scores) + 1)
+    else:
+        bound = float(clopper_pearson_upper(errors, len(scores), promise.delta))
     return promise.model_copy(update={"errors": errors, "bound": bound})
 
 
 def best_between(data: CalibData, probability: FloatArray, low: float, high: float) -> float:
-    """Threshold of the grid in ``[low, high]`` with the highest MCC on ``data``; the lowest of equals."""
-    grid = GRID[(low <= GRID) & (high >= GRID)]
+    """Threshold in ``[low, high]`` (the ends and the grid) with the highest MCC on ``data``; the lowest of equals."""
+    grid = np.unique(np.r_[low, GRID[(low <= GRID) & (high >= GRID)], high])
     missed = np.searchsorted(np.sort(probability[data.labels == 1]), grid, side="left").astype(np.float64)
     cleared = np.searchsorted(np.sort(probability[data.labels == 0]), grid, side="left").astype(np.float64)
     positives = float(data.n_positive)

@@ -9,14 +9,22 @@ import numpy as np
 
 from workzone.calibration.base import read_float
 from workzone.data.roles import CalibData, require_calib
-from workzone.decisions.certificate import Unit
-from workzone.decisions.policies.base import Policy, best_threshold, checked_probability, make_decisions
+from workzone.decisions.certificate import Guarantee, Unit
+from workzone.decisions.policies.base import (
+    IfNotCertifiable,
+    Policy,
+    best_threshold,
+    check_rates,
+    check_word,
+    checked_probability,
+    make_decisions,
+    rebuild,
+    require_same_keys,
+)
 from workzone.decisions.policies.exits import Exit, ExitStatus, best_between, count_errors, search_exit
 from workzone.decisions.types import Code, Decisions
 from workzone.errors import BundleError, CheckFailedError, ConfigError
 from workzone.predictions import FloatArray
-
-IfNotCertifiable = Literal["uncertified", "abstain", "stop"]
 
 
 class ThresholdPolicy(Policy):
@@ -54,21 +62,12 @@ class ThresholdPolicy(Policy):
         if_not_certifiable: IfNotCertifiable = "uncertified",
         unit: Unit = "image",
     ) -> None:
-        rates = {"target_fnr": target_fnr, "delta": delta}
-        if target_fpr is not None:
-            rates["target_fpr"] = target_fpr
-        for key, rate in rates.items():
-            if not 0.0 < rate < 1.0:
-                raise ConfigError(f"{key} is {rate}, but must lie strictly between 0 and 1", where="policy 'threshold'")
+        check_rates(self.name, target_fnr=target_fnr, target_fpr=target_fpr, delta=delta)
         if not 0.0 <= min_coverage <= 1.0:
-            raise ConfigError(f"min_coverage is {min_coverage}, but must lie in [0, 1]", where="policy 'threshold'")
-        for key, value, known in (
-            ("if_not_certifiable", if_not_certifiable, get_args(IfNotCertifiable)),
-            ("unit", unit, get_args(Unit)),
-        ):
-            if value not in known:
-                fix = f"use one of {', '.join(known)}"
-                raise ConfigError(f"{key} is {value!r}", where="policy 'threshold'", fix=fix)
+            where = f"policy {self.name!r}"
+            raise ConfigError(f"min_coverage is {min_coverage}, but must lie in [0, 1]", where=where)
+        check_word(self.name, "if_not_certifiable", if_not_certifiable, get_args(IfNotCertifiable))
+        check_word(self.name, "unit", unit, get_args(Unit))
         self.target_fnr = target_fnr
         self.target_fpr = target_fpr
         self.delta = delta
@@ -85,7 +84,9 @@ class ThresholdPolicy(Policy):
         """Whether the share of certification images that were decided reaches ``min_coverage``."""
         return self.coverage >= self.min_coverage
 
-    def fit(self, data: CalibData, probability: FloatArray) -> Self:
+    def fit(
+        self, data: CalibData, probability: FloatArray, uncertainty: Mapping[str, FloatArray] | None = None
+    ) -> Self:
         """Find and certify the thresholds.
 
         ``coverage`` is measured on the same images, ``coverage_low`` is its one-sided lower limit at ``delta``.
@@ -95,16 +96,14 @@ class ThresholdPolicy(Policy):
             DataError: a probability is NaN or outside [0, 1], or only one class is present.
             CheckFailedError: a promise cannot be given and ``if_not_certifiable`` is "stop".
         """
-        from workzone.metrics.proportions import clopper_pearson_upper  # the predict path imports this module
-
         calib = require_calib(data, user=f"policy {self.name!r}")
         p = checked_probability(probability, n=len(calib))
         mcc_threshold = best_threshold(calib, p)
-        low, promise_low = search_exit("low", calib, p, self.target_fnr, self.delta, self.unit)
+        low, promise_low = self._search("low", calib, p, self.target_fnr)
         promises = [promise_low]
         high = Exit("none", mcc_threshold)
         if self.target_fpr is not None:
-            high, promise_high = search_exit("high", calib, p, self.target_fpr, self.delta, self.unit)
+            high, promise_high = self._search("high", calib, p, self.target_fpr)
             promises.append(promise_high)
         refused = [g for g in promises if g.status != "certified"]
         if refused and self.if_not_certifiable == "stop":
@@ -119,11 +118,21 @@ class ThresholdPolicy(Policy):
             count_errors(g, exit_.threshold, calib, p)
             for g, exit_ in zip(promises, (self.low, self.high), strict=False)
         )
-        n = len(calib)
-        decided = int(self.decide(p).accepted.sum())
+        self._measure_coverage(p)
+        return self
+
+    def _search(
+        self, which: Literal["low", "high"], data: CalibData, probability: FloatArray, alpha: float
+    ) -> tuple[Exit, Guarantee]:
+        return search_exit(which, data, probability, alpha, self.delta, self.unit)
+
+    def _measure_coverage(self, probability: FloatArray) -> None:
+        from workzone.metrics.proportions import clopper_pearson_upper  # the predict path imports this module
+
+        n = len(probability)
+        decided = int(self.decide(probability).accepted.sum())
         self.coverage = decided / n
         self.coverage_low = 1.0 - float(clopper_pearson_upper(n - decided, n, self.delta))
-        return self
 
     def decide(self, probability: FloatArray, uncertainty: Mapping[str, FloatArray] | None = None) -> Decisions:
         """Decisions for probabilities (N,); raises DataError on NaN or values outside [0, 1]."""
@@ -176,17 +185,7 @@ class ThresholdPolicy(Policy):
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
         """Rebuild; raises BundleError on missing, unknown or contradictory values."""
-        try:
-            policy = cls(
-                target_fnr=read_float(parameters, "target_fnr"),
-                target_fpr=None if parameters.get("target_fpr") is None else read_float(parameters, "target_fpr"),
-                delta=read_float(parameters, "delta"),
-                min_coverage=read_float(parameters, "min_coverage"),
-                if_not_certifiable=parameters.get("if_not_certifiable"),  # type: ignore[arg-type]
-                unit=parameters.get("unit"),  # type: ignore[arg-type]
-            )
-        except ConfigError as error:
-            raise BundleError(f"the stored policy is impossible: {error.what}") from error
+        policy = cls._with_settings(parameters)
         policy.low = _read_exit(parameters, "low")
         policy.high = _read_exit(parameters, "high")
         t_low, t_high = policy.low.threshold, policy.high.threshold
@@ -194,11 +193,20 @@ class ThresholdPolicy(Policy):
             raise BundleError(f"the stored policy has t_low {t_low} above t_high {t_high}")
         policy.coverage = read_float(parameters, "coverage", low=0.0, high=1.0)
         policy.coverage_low = read_float(parameters, "coverage_low", low=0.0, high=1.0)
-        if parameters.get("meets_min_coverage") is not policy.meets_min_coverage or set(parameters) != set(
-            policy.parameters()
-        ):
-            raise BundleError("the stored policy contradicts itself or holds unknown values")
+        require_same_keys(policy, parameters)
+        if parameters["meets_min_coverage"] is not policy.meets_min_coverage:
+            raise BundleError("the stored policy contradicts itself about its coverage")
         return policy
+
+    @classmethod
+    def _with_settings(cls, parameters: Mapping[str, Any]) -> Self:
+        return rebuild(
+            cls,
+            parameters,
+            numbers=("target_fnr", "delta", "min_coverage"),
+            optional=("target_fpr",),
+            words=("if_not_certifiable", "unit"),
+        )
 
 
 def _read_exit(parameters: Mapping[str, Any], side: str) -> Exit:

@@ -10,7 +10,7 @@ from workzone.data.roles import CalibData
 from workzone.files import write_json
 from workzone.pipeline.phase import Context, PhaseSpec
 from workzone.pipeline.phases.embedding import one_view_log_odds, open_variant, score_role
-from workzone.pipeline.variants import variants
+from workzone.pipeline.variants import ENGINE_KEYS, variants
 from workzone.predictions import Predictions
 
 
@@ -50,7 +50,7 @@ def _table(chosen: Selection, part: CalibData) -> dict[str, Any]:
 SPEC = PhaseSpec(
     name="calibrate",
     version=1,
-    config=("seed", "calibrate", "export.engine", "export.precision", "export.also"),
+    config=("seed", "calibrate", *ENGINE_KEYS),
     inputs=lambda a, c: [a.manifest, a.splits, a.preprocessing, a.one_view_head, *(a.engine(v) for v in variants(c))],
     outputs=lambda a, c: [
         path

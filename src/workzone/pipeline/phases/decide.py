@@ -11,7 +11,7 @@ from workzone.files import read_json, sha256_file, sha256_json, write_json
 from workzone.pipeline.artifacts import Artifacts
 from workzone.pipeline.phase import Context, PhaseSpec
 from workzone.pipeline.phases.calibrate import calibration_parts
-from workzone.pipeline.variants import variants
+from workzone.pipeline.variants import ENGINE_KEYS, variants
 from workzone.predictions import Predictions
 
 
@@ -63,7 +63,7 @@ def engine_files(artifacts: Artifacts, variant: str) -> dict[str, str]:
 SPEC = PhaseSpec(
     name="decide",
     version=1,
-    config=("seed", "decide", "calibrate.fraction", "export.engine", "export.precision", "export.also"),
+    config=("seed", "decide", "calibrate.fraction", *ENGINE_KEYS),
     inputs=lambda a, c: [
         a.splits,
         a.preprocessing,

@@ -31,9 +31,7 @@ def embed_role(context: Context, data: RoleData, engine: Engine, backbone_folder
     """Embeddings of all images of ``data``; known ones come from the cache."""
     config, pre = context.config, read_preprocessing(context)
     folder = context.artifacts.root / backbone_folder
-    cache = EmbeddingCache(
-        config.cache.folder or default_cache_folder(), engine, folder / engine.backbone_file, pre
-    )
+    cache = EmbeddingCache(config.cache.folder or default_cache_folder(), engine, folder / engine.backbone_file, pre)
     if cache.dropped:
         context.progress.message(f"{len(cache.dropped)} damaged parts of the feature cache are computed again")
     assert data.paths is not None
@@ -66,7 +64,7 @@ def score_role(context: Context, data: RoleData, engine: Engine, variant: str) -
     return predictions, views
 
 
-def one_view_log_odds(context: Context, views: ViewEmbeddings) -> np.ndarray:  # type: ignore[type-arg]
+def one_view_log_odds(context: Context, views: ViewEmbeddings) -> np.ndarray:
     """Log-odds (N,) of the head that sees the global view only."""
     from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
 

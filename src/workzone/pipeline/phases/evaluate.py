@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,8 +15,12 @@ from workzone.decisions import Certificate, Policy
 from workzone.files import read_json, write_json
 from workzone.pipeline.phase import Context, PhaseSpec
 from workzone.pipeline.phases.embedding import one_view_log_odds, open_variant, score_role
-from workzone.pipeline.variants import main_variant, variants
+from workzone.pipeline.tracking import track
+from workzone.pipeline.variants import ENGINE_KEYS, main_variant, variants
 from workzone.predictions import Predictions
+
+if TYPE_CHECKING:
+    from workzone.evaluation.summary import Summary
 
 
 def _run(context: Context) -> None:
@@ -24,6 +29,8 @@ def _run(context: Context) -> None:
     from workzone.evaluation.summary import summarise
 
     config, artifacts = context.config, context.artifacts
+    # Figures of variants and slices that are no longer asked for must not stay beside the new ones.
+    shutil.rmtree(artifacts.evaluate, ignore_errors=True)
     data = context.open(TestData)
     for variant in reversed(variants(config)):
         predictions, views = score_role(context, data, open_variant(context, variant), variant)
@@ -53,8 +60,14 @@ def _run(context: Context) -> None:
                 steps[0] += 1
                 advance(min(steps[0], 19), 20)
 
-            evaluate(evaluated, config.evaluate, artifacts.evaluate, seed=config.seed, progress=step)
+            summary = evaluate(evaluated, config.evaluate, artifacts.evaluate, seed=config.seed, progress=step)
             advance(20, 20)
+        track(config, artifacts.tracking, context.spec.name, figures=_figures(summary))
+
+
+def _figures(summary: Summary) -> dict[str, float]:
+    values = {f"{name}/{key}": v.value for name, s in summary.systems.items() for key, v in s.natural.items()}
+    return {key: float(value) for key, value in values.items() if np.isfinite(value)}
 
 
 def read_decision(context: Context, variant: str) -> tuple[Calibrator, Policy]:
@@ -87,24 +100,26 @@ def _meta(context: Context, variant: str) -> dict[str, Any]:
 SPEC = PhaseSpec(
     name="evaluate",
     version=1,
-    config=("seed", "evaluate", "export.engine", "export.precision", "export.also"),
+    config=(
+        "seed",
+        "evaluate",
+        *ENGINE_KEYS,
+        # Named in the report.
+        "data",
+        "views",
+        "model.backbone",
+        "train.method",
+        "fuse.aggregator",
+    ),
     inputs=lambda a, c: [
         a.manifest,
         a.splits,
         a.preprocessing,
         a.one_view_head,
-        *(
-            p
-            for v in variants(c)
-            for p in (a.engine(v), a.calibrator(v), a.one_view_calibrator(v), a.calibration(v), a.policy(v), a.certificate(v))
-        ),
+        *(p for v in variants(c) for p in (a.engine(v), a.calibrator(v), a.one_view_calibrator(v), a.calibration(v))),
+        *(p for v in variants(c) for p in (a.policy(v), a.certificate(v))),
     ],
-    outputs=lambda a, c: [
-        a.metrics,
-        a.report,
-        a.test_scores,
-        *(a.evaluate_variant(v) for v in variants(c)[1:]),
-    ],
+    outputs=lambda a, c: [a.evaluate],
     roles=(TestData.role,),
     run=_run,
 )

@@ -13,7 +13,7 @@ from workzone.errors import CheckFailedError
 from workzone.files import atomic_path, write_json
 from workzone.pipeline.phase import Context, PhaseSpec
 from workzone.pipeline.phases.embedding import open_variant, read_preprocessing
-from workzone.pipeline.variants import variants
+from workzone.pipeline.variants import ENGINE_KEYS, variants
 from workzone.vision import decode, load_views
 
 _GOLDEN_SIDE = 1024
@@ -86,7 +86,7 @@ def _calibration_views(context: Context, train: TrainData) -> NDArray[np.uint8]:
 
 
 def _golden_images(context: Context, select: SelectData) -> list[Path]:
-    """Store some images of val_select, half of them roadwork; twice as many as asked, since bundles drop borderline ones."""
+    """Store images of val_select, half of them roadwork; twice as many as asked, as bundles drop borderline ones."""
     assert select.paths is not None
     folder = context.artifacts.golden
     _fresh(folder)
@@ -145,7 +145,8 @@ def _parity(context: Context, golden: list[Path], wanted: list[str], head):  # t
         context.progress.message(f"  {name}: log-odds differ from torch by at most {difference.max():.2g}")
         if tolerance is not None and difference.max() > tolerance:
             raise CheckFailedError(
-                f"engine {name} differs from the trained network by {difference.max():.3g} in log-odds, more than {tolerance:g}",
+                f"engine {name} differs from the trained network by {difference.max():.3g} in log-odds, "
+                f"more than {tolerance:g}",
                 where=str(artifacts.engine(name)),
                 fix="raise export.tolerance only if you know why they differ",
             )
@@ -155,7 +156,7 @@ def _parity(context: Context, golden: list[Path], wanted: list[str], head):  # t
 SPEC = PhaseSpec(
     name="export",
     version=1,
-    config=("seed", "export", "model", "train.method", "compute.max_pixels"),
+    config=("seed", *ENGINE_KEYS, "export.int8_images", "export.golden", "export.tolerance", "model", "train.method"),
     inputs=lambda a, c: [
         a.manifest,
         a.splits,

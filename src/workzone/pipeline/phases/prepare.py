@@ -8,7 +8,7 @@ from pathlib import Path
 from workzone.config import RunConfig
 from workzone.data.roles import Role
 from workzone.errors import DataError
-from workzone.files import atomic_path, sha256_file, sha256_json
+from workzone.files import atomic_path, sha256_json
 from workzone.pipeline.artifacts import Artifacts
 from workzone.pipeline.phase import Context, PhaseSpec
 
@@ -43,7 +43,7 @@ def _run(context: Context) -> None:
         manifest, shares, seed=config.seed, near_duplicates=config.split.near_duplicates, given=config.split.file
     )
     if manifest.rejected.height:
-        context.progress.message(f"{manifest.rejected.height} unreadable images were left out, see {artifacts.rejected}")
+        context.progress.message(f"  {manifest.rejected.height} unreadable images left out, see {artifacts.rejected}")
     with atomic_path(artifacts.rejected) as partial:
         manifest.rejected.write_csv(partial)
     manifest.save(artifacts.manifest)
@@ -74,7 +74,7 @@ def _source(config: RunConfig, artifacts: Artifacts):  # type: ignore[no-untyped
 
 
 def outside(config: RunConfig) -> str:
-    """Hash of what the data folder holds: names, sizes and times, and the table itself."""
+    """Hash of what the data say and hold: every row as it is read, and size and time of every image."""
     if config.data == "synthetic":
         return "synthetic"
     place = Path(config.data)
@@ -86,7 +86,7 @@ def outside(config: RunConfig) -> str:
         path = listing.root / str(name)
         stat = path.stat() if path.is_file() else None
         rows.append([str(name), stat.st_size if stat else -1, stat.st_mtime_ns if stat else -1])
-    return sha256_json([sha256_file(place) if place.is_file() else "", sorted(rows)])
+    return sha256_json([listing.frame.write_csv(), sorted(rows)])
 
 
 def workers(config: RunConfig) -> int:
@@ -99,7 +99,7 @@ SPEC = PhaseSpec(
     version=1,
     config=("data", "seed", "source", "split"),
     inputs=lambda a, c: [c.split.file] if c.split.file else [],
-    outputs=lambda a, c: [a.manifest, a.splits, a.rejected],
+    outputs=lambda a, c: [a.manifest, a.splits, a.rejected, *([a.synthetic] if c.data == "synthetic" else [])],
     roles=(),
     run=_run,
     outside=outside,

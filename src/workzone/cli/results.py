@@ -1,0 +1,84 @@
+"""Rows of ``workzone predict`` as a table, JSON lines, CSV or Parquet."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from workzone.errors import MissingExtraError
+
+CSV_COLUMNS = ("path", "decision", "probability", "log_odds", "prediction_set", "reason", "error")
+_COLOURS = {"roadwork": "bold dark_orange", "no_roadwork": "green", "abstain": "yellow", "unreadable": "red"}
+
+Rows = Iterator[dict[str, Any]]
+
+
+def write(rows: Rows, form: str, out: Path | None) -> None:
+    """Write ``rows``; a file appears whole at the end or not at all."""
+    from workzone.files import atomic_path
+
+    if form == "table":
+        _table(rows)
+    elif out is None:
+        _lines(rows, form, sys.stdout)
+    elif form == "parquet":
+        _parquet(rows, out)
+    else:
+        with atomic_path(out) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+            _lines(rows, form, stream)
+
+
+def _lines(rows: Rows, form: str, stream: IO[str]) -> None:
+    if form == "jsonl":
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            stream.flush()
+        return
+    import csv
+
+    writer = csv.DictWriter(stream, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({**row, "prediction_set": " ".join(row.get("prediction_set", []))})
+
+
+def _parquet(rows: Rows, out: Path) -> None:
+    try:
+        import polars as pl
+    except ImportError as error:
+        raise MissingExtraError("polars", "eval", feature="Parquet output") from error
+    from workzone.files import atomic_path
+
+    # Stated, since a folder of unreadable files alone would leave nothing to infer types from.
+    types = {
+        "path": pl.String(),
+        "decision": pl.String(),
+        "probability": pl.Float64(),
+        "log_odds": pl.Float64(),
+        "prediction_set": pl.List(pl.String()),
+        "reason": pl.String(),
+        "error": pl.String(),
+    }
+    with atomic_path(out) as partial:
+        flat = [{k: row.get(k) for k in types} | {"prediction_set": row.get("prediction_set", [])} for row in rows]
+        pl.DataFrame(flat, schema=types).write_parquet(partial)
+
+
+def _table(rows: Rows) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from workzone.cli.tables import print_table
+
+    table = Table("image", "decision", "P(roadwork)", "why", box=None, header_style="bold")
+    for row in rows:
+        name = row["decision"] or "unreadable"
+        probability = "" if row["error"] else f"{row['probability']:.3f}"
+        # Text, not markup: file names may hold square brackets.
+        cells = (row["path"], Text(name, _COLOURS[name]), probability, row["error"] or row["reason"])
+        table.add_row(*(Text(c) if isinstance(c, str) else c for c in cells))
+    print_table(Console(highlight=False), table)
