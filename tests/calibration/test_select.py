@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from workzone.calibration.select import select
 from workzone.data.roles import CalibData, TrainData
 from workzone.errors import ConfigError, DataError, LeakageError
 from workzone.predictions import sigmoid
+
+SMOOTH = ("none", "temperature", "platt", "beta", "isotonic")
 
 
 def sample(n: int, *, slope: float, shift: float, seed: int, per_group: int = 1) -> CalibData:
@@ -43,8 +46,7 @@ def test_folds_spread_a_rare_class() -> None:
 )
 def test_the_simplest_sufficient_calibrator_is_chosen(slope: float, shift: float, expected: str) -> None:
     wins = sum(
-        select(sample(716, slope=slope, shift=shift, seed=s), list(CALIBRATORS), seed=s).best.name == expected
-        for s in range(10)
+        select(sample(716, slope=slope, shift=shift, seed=s), SMOOTH, seed=s).best.name == expected for s in range(10)
     )
     assert wins >= 7
 
@@ -57,7 +59,9 @@ def test_the_best_is_fitted_on_all_images_and_the_choice_is_repeatable() -> None
 
 
 def test_rows_report_every_candidate_in_order() -> None:
-    result = select(sample(500, slope=0.6, shift=0.0, seed=2), list(CALIBRATORS), seed=0)
+    data = sample(300, slope=0.6, shift=0.0, seed=2)
+    hours = {"hour_band": np.repeat(["day", "night"], 150), "source": np.full(300, "a")}
+    result = select(replace(data, columns=hours), list(CALIBRATORS), seed=0)
     assert [row.name for row in result.table] == list(CALIBRATORS)
     for row in result.table:
         assert row.cv_nll is not None
@@ -68,6 +72,12 @@ def test_rows_report_every_candidate_in_order() -> None:
         assert row.ece is not None
         json.dumps(row.to_dict(), allow_nan=False)
     assert sum("chosen:" in row.reason for row in result.table) == 1
+
+
+def test_a_calibrator_by_slice_needs_its_column() -> None:
+    rows = select(sample(300, slope=0.6, shift=0.0, seed=2), ["temperature", "per_slice"], seed=0).table
+    assert [row.eligible for row in rows] == [True, False]
+    assert "hour_band" in rows[1].reason
 
 
 def test_isotonic_needs_a_thousand_images_unless_it_is_alone() -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from workzone.data.roles import CalibData, SelectData, TestData, TrainData
-from workzone.decisions import POLICIES, Code, Policy, create, from_dict
+from workzone.decisions import POLICIES, REFUSED, Code, Guarantee, Policy, create, from_dict
 from workzone.decisions.policies.argmax import ArgmaxPolicy
 from workzone.decisions.policies.threshold import ThresholdPolicy
+from workzone.decisions.uncertainty import binary_entropy
 from workzone.errors import BundleError, CheckFailedError, ConfigError, DataError, LeakageError
 from workzone.files import canonical_json
 from workzone.predictions import Predictions, sigmoid
@@ -25,6 +26,11 @@ def scored(n: int, *, separation: float = 3.0, prevalence: float = 0.5, seed: in
     return CalibData.from_arrays(y, u), sigmoid(u)
 
 
+def measures(p: np.ndarray) -> dict[str, np.ndarray]:
+    """Uncertainty measures that say no more than the probability."""
+    return {"entropy": binary_entropy(p), "view_variance": 0.1 + 0.1 * np.sin(1e6 * p)}
+
+
 ROWS: dict[str, Callable[[], Policy]] = {
     "argmax": lambda: create("argmax"),
     "argmax, remapped": lambda: create("argmax", remap=True),
@@ -35,6 +41,30 @@ ROWS: dict[str, Callable[[], Policy]] = {
     ),
     "threshold, uncertified": lambda: create("threshold", target_fnr=1e-4, target_fpr=1e-4),
     "threshold, by group": lambda: create("threshold", unit="group", target_fpr=0.02),
+    "crc": lambda: create("crc", target_fpr=0.05),
+    "crc, by group": lambda: create("crc", unit="group", target_fnr=0.05),
+    "crc, abstain": lambda: create("crc", target_fnr=1e-4, if_not_certifiable="abstain"),
+    "ltt": lambda: create("ltt", target_fnr=0.05, target_fpr=0.1, max_abstention=0.5),
+    "ltt, holm": lambda: create("ltt", target_fnr=0.1, family="holm"),
+    "ltt, bonferroni abstain": lambda: create(
+        "ltt", target_fnr=1e-4, family="bonferroni", if_not_certifiable="abstain"
+    ),
+    "lac": lambda: create("lac"),
+    "lac, empty sets": lambda: create("lac", alpha=0.3),
+    "lac, uncertified": lambda: create("lac", alpha=1e-4),
+    "lac, by group": lambda: create("lac", unit="group"),
+    "mondrian": lambda: create("mondrian", alpha=0.1, alpha_roadwork=0.02),
+    "mondrian, half abstain": lambda: create("mondrian", alpha_roadwork=1e-4, if_not_certifiable="abstain"),
+    "aps": lambda: create("aps"),
+    "aps, bold": lambda: create("aps", alpha=0.4),
+    "scrc": lambda: create("scrc"),
+    "scrc, expectation by entropy": lambda: create("scrc", promise="expectation", select_by="entropy"),
+    "crcp": lambda: create("crcp", epsilon=0.02),
+    "crcp, uncertified": lambda: create("crcp", alpha=1e-4),
+    "sgr": lambda: create("sgr"),
+    "sgr, uncertified": lambda: create("sgr", target_risk=1e-4),
+    "sgr, abstain": lambda: create("sgr", target_risk=1e-4, if_not_certifiable="abstain"),
+    "gate": lambda: create("gate"),
 }
 ALL = pytest.mark.parametrize("row", list(ROWS))
 
@@ -46,44 +76,100 @@ def test_every_policy_has_a_row() -> None:
 @ALL
 @pytest.mark.parametrize("separation", [0.5, 3.0, 12.0])
 def test_decide_is_total_and_its_sets_agree(row: str, separation: float) -> None:
-    policy = ROWS[row]().fit(*scored(1200, separation=separation))
+    data, known = scored(1200, separation=separation)
+    policy = ROWS[row]().fit(data, known, measures(known))
     p = np.r_[0.0, 5e-324, np.linspace(0, 1, 2001), 1 - 1e-16, 1.0]
-    d = policy.decide(p)
+    d = policy.decide(p, measures(p))
     assert len(d) == len(d.reasons) == len(p)
     assert set(d.codes.tolist()) <= set(Code)
-    assert np.array_equal(d.sets[:, 0], d.codes != Code.ROADWORK)
-    assert np.array_equal(d.sets[:, 1], d.codes != Code.NO_ROADWORK)
+    assert (d.sets[d.codes == Code.NO_ROADWORK] == [True, False]).all()
+    assert (d.sets[d.codes == Code.ROADWORK] == [False, True]).all()
     assert np.array_equal(d.accepted, d.sets.sum(axis=1) == 1)
-    assert all(d.reasons)
+    assert all(r.startswith("abstained: ") == (c == Code.ABSTAIN) for r, c in zip(d.reasons, d.codes, strict=True))
+    empty = d.sets.sum(axis=1) == 0
+    assert all(("empty" in r) == e for r, e in zip(d.reasons, empty, strict=True))
     # A higher probability never turns the answer away from roadwork.
     rank = np.select([d.codes == Code.NO_ROADWORK, d.codes == Code.ABSTAIN], [0, 1], 2)
     assert (np.diff(rank) >= 0).all()
-    assert len(policy.decide(np.array([]))) == 0
+    assert len(policy.decide(np.array([]), measures(np.array([])))) == 0
+
+
+@ALL
+def test_every_promise_says_what_it_promises(row: str) -> None:
+    data, p = scored(1200)
+    policy = ROWS[row]().fit(data, p, measures(p))
+    if row.startswith("argmax"):
+        assert policy.guarantees == ()
+        return
+    assert policy.guarantees
+    in_expectation = row.startswith(("crc", "lac", "mondrian", "aps")) and not row.startswith("crcp")
+    for g in policy.guarantees:
+        assert g.kind == ("expectation" if in_expectation or "expectation" in row else "confidence")
+        assert ("in expectation" in g.sentence().lower()) is (g.kind == "expectation")
+        assert ("with confidence" in g.sentence().lower()) is (g.kind == "confidence")
+        assert f"{g.alpha:.2%}" in g.sentence()
+        assert Guarantee.model_validate_json(g.model_dump_json()) == g
+        if g.status == "certified":
+            assert g.errors <= g.n
+            assert g.bound <= g.alpha
+        else:
+            assert g.needed is not None
+            assert g.needed > g.n
+            assert g.needed_without_errors is not None
+            assert str(g.needed_without_errors) in g.sentence()
+
+
+@pytest.mark.parametrize("name", [n for n in POLICIES if n != "argmax"])
+def test_stop_raises_where_the_promise_is_out_of_reach(name: str) -> None:
+    key = {
+        "threshold": "target_fnr",
+        "crc": "target_fnr",
+        "ltt": "target_fnr",
+        "sgr": "target_risk",
+        "gate": "target_risk",
+    }
+    data, p = scored(300)
+    with pytest.raises(CheckFailedError, match="Not certifiable"):
+        create(name, **{key.get(name, "alpha"): 1e-4}, if_not_certifiable="stop").fit(data, p, measures(p))
 
 
 @ALL
 def test_json_round_trip_is_bit_exact(row: str) -> None:
     data, p = scored(900)
-    policy = ROWS[row]().fit(data, p)
+    policy = ROWS[row]().fit(data, p, measures(p))
     text = canonical_json(policy.to_dict())
     again = from_dict(json.loads(text))
     assert canonical_json(again.to_dict()) == text
-    first, second = policy.decide(p), again.decide(p)
+    first, second = policy.decide(p, measures(p)), again.decide(p, measures(p))
+    assert np.array_equal(first.sets, second.sets)
     assert np.array_equal(first.codes, second.codes)
     assert list(first.reasons) == list(second.reasons)
+
+
+@ALL
+def test_stored_values_that_are_changed_are_refused(row: str) -> None:
+    data, p = scored(900)
+    stored = json.loads(canonical_json(ROWS[row]().fit(data, p, measures(p)).to_dict()))
+    for key in stored["parameters"]:
+        for wrong in ("?", [], {}, float("nan"), 1e13, -1e13):
+            with pytest.raises(BundleError):
+                from_dict({**stored, "parameters": {**stored["parameters"], key: wrong}})
+    if not row.startswith("argmax"):
+        with pytest.raises(BundleError):
+            from_dict({**stored, "parameters": {**stored["parameters"], "surprise": 1}})
 
 
 @ALL
 @pytest.mark.parametrize("bad", [np.nan, -0.1, 1.1, np.inf])
 def test_what_is_no_probability_is_refused(row: str, bad: float) -> None:
     data, p = scored(600)
-    policy = ROWS[row]().fit(data, p)
+    policy = ROWS[row]().fit(data, p, measures(p))
     with pytest.raises(DataError, match="not numbers in"):
-        policy.decide(np.array([0.5, bad]))
+        policy.decide(np.array([0.5, bad]), measures(np.array([0.5, 0.5])))
     with pytest.raises(DataError, match="not numbers in"):
-        ROWS[row]().fit(data, np.r_[p[:-1], bad])
+        ROWS[row]().fit(data, np.r_[p[:-1], bad], measures(p))
     with pytest.raises(ValueError, match="shape"):
-        ROWS[row]().fit(data, p[:-1])
+        ROWS[row]().fit(data, p[:-1], measures(p))
 
 
 @ALL
@@ -96,14 +182,23 @@ def test_only_calibration_data_are_taken(row: str, role: Any) -> None:
     elif role is not np.ndarray:
         wrong = role.from_arrays(data.labels, data.scores)
     with pytest.raises(LeakageError, match="policy"):
-        ROWS[row]().fit(wrong, p)
+        ROWS[row]().fit(wrong, p, measures(p))
 
 
 @ALL
 def test_fit_does_not_depend_on_the_order_of_images(row: str) -> None:
     data, p = scored(700)
     order = np.random.default_rng(0).permutation(len(data))
-    assert ROWS[row]().fit(data, p).to_dict() == ROWS[row]().fit(data.take(order), p[order]).to_dict()
+    first = ROWS[row]().fit(data, p, measures(p))
+    second = ROWS[row]().fit(data.take(order), p[order], measures(p[order]))
+    assert first.to_dict() == second.to_dict()
+    assert first.guarantees == second.guarantees
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_what_means_nothing_for_two_classes_is_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(ConfigError, match="sets are those of aps"):
+        create(name, k_reg=5)
 
 
 def test_argmax_threshold() -> None:
@@ -246,6 +341,29 @@ def test_deciding_before_fitting_is_a_mistake() -> None:
 def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         create("threshold", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("lac", {"alpha": 0.0}),
+        ("lac", {"unit": "frame"}),
+        ("mondrian", {"alpha_roadwork": 1.0}),
+        ("scrc", {"selected": 1.5}),
+        ("scrc", {"promise": "certain"}),
+        ("scrc", {"select_by": "mood"}),
+        ("crcp", {"epsilon": 1.0}),
+        ("crcp", {"unit": "group"}),
+        ("sgr", {"target_risk": -0.1}),
+        ("gate", {"delta": 0}),
+        ("ltt", {"family": "none"}),
+        ("ltt", {"max_abstention": 0.0}),
+        ("crc", {"target_fnr": 2}),
+    ],
+)
+def test_impossible_options_of_the_others_are_refused(name: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        create(name, **options)
 
 
 @pytest.mark.parametrize(

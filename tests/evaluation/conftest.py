@@ -28,26 +28,53 @@ def decisions(probability: Any, low: float, high: float) -> Decisions:
 
 def certificate(status: str, *, alpha: float = 0.1) -> Certificate:
     guarantee = Guarantee(
-        risk="false_negative_rate", status=status, alpha=alpha, delta=0.05, method="Clopper-Pearson, fixed sequence",  # type: ignore[arg-type]
-        n=60, errors=1, bound=0.077, needed=93, reason="60 images with roadwork and 1 error are too few; 93 would be needed.",
-    )  # fmt: skip
+        risk="false_negative_rate",
+        status=status,
+        alpha=alpha,
+        delta=0.05,
+        method="Clopper-Pearson, fixed sequence",  # type: ignore[arg-type]
+        n=60,
+        errors=1,
+        bound=0.077,
+        needed=93,
+        reason="60 images with roadwork and 1 error are too few; 93 would be needed.",
+    )
     return Certificate(
-        guarantees=(guarantee,), engine="onnxruntime-fp32", engine_sha256="a" * 64, preprocessing_sha256="b" * 64,
-        calibrator_sha256="c" * 64, policy_sha256="d" * 64, split_sha256="e" * 64, calibration_images_sha256="f" * 64,
-        certification_images_sha256="0" * 64, n_calibration=120, n_certification=130, n_certification_groups=118,
-        prevalence=0.25, created="2026-01-01T00:00:00Z",
-    )  # fmt: skip
+        guarantees=(guarantee,),
+        engine="onnxruntime-fp32",
+        engine_sha256="a" * 64,
+        preprocessing_sha256="b" * 64,
+        calibrator_sha256="c" * 64,
+        policy_sha256="d" * 64,
+        split_sha256="e" * 64,
+        calibration_images_sha256="f" * 64,
+        certification_images_sha256="0" * 64,
+        n_calibration=120,
+        n_certification=130,
+        n_certification_groups=118,
+        prevalence=0.25,
+        created="2026-01-01T00:00:00Z",
+    )
 
 
 def build(
-    n: int = 250, *, seed: int = 0, low: float = 0.12, high: float = 0.6, sources: Any = SOURCES, one_view: bool = True,
-    status: str | None = "not_certifiable", columns: dict[str, Any] | None = None, **fields: Any,
-) -> Evaluated:  # fmt: skip
+    n: int = 250,
+    *,
+    seed: int = 0,
+    low: float = 0.12,
+    high: float = 0.6,
+    sources: Any = SOURCES,
+    one_view: bool = True,
+    status: str | None = "not_certifiable",
+    columns: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Evaluated:
     rng = np.random.default_rng(seed)
     which = rng.choice(len(sources), n, p=np.array([s[1] for s in sources]) / sum(s[1] for s in sources))
     labels = (rng.random(n) < np.array([s[2] for s in sources])[which]).astype(np.int64)
     strength = np.array([s[3] for s in sources])[which]
-    base = np.array([np.log(max(s[2], 0.05) / (1 - max(s[2], 0.05))) for s in sources])[which]
+    rate = np.clip([s[2] for s in sources], 0.05, 0.95)
+    base = np.log(rate / (1 - rate))[which]
     log_odds = strength * (2 * labels - 1) + base + rng.normal(0, np.sqrt(2 * strength))
     weaker = 0.6 * log_odds + rng.normal(0, 1.3, n)
     hour = np.array([None if rng.random() < 0.15 else int(v) for v in rng.choice(24, n)], dtype=object)
@@ -71,7 +98,13 @@ def build(
             {"name": "isotonic", "cv_nll": 0.371, "brier": 0.101, "chosen": False},
         ],
         "certificate": None if status is None else certificate(status),
-        "meta": {"run": "streets", "data": "synthetic", "engine": "onnxruntime", "precision": "fp32", "views": "grid 3 x 3"},
+        "meta": {
+            "run": "streets",
+            "data": "synthetic",
+            "engine": "onnxruntime",
+            "precision": "fp32",
+            "views": "grid 3 x 3",
+        },
     }
     return Evaluated(**(given | fields))
 

@@ -143,7 +143,7 @@ def test_a_missing_input_names_the_phase_that_makes_it(tmp_path: Path) -> None:
 
 def test_a_phase_must_write_what_it_declares(tmp_path: Path) -> None:
     lazy = replace(phases()[0], run=lambda context: None)
-    with pytest.raises(ArtifactError, match="did not write part1.json"):
+    with pytest.raises(ArtifactError, match=r"did not write part1\.json"):
         run_pipeline(config(tmp_path / "run"), [lazy])
 
 

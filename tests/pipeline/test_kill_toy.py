@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.command import environment
 from toy import NAMES, config, journal, phases
 
+from helpers.command import environment
 from workzone.errors import RunLockedError
 from workzone.pipeline.engine import run_pipeline
 

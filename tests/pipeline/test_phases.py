@@ -83,7 +83,9 @@ def _link(source: str, target: str) -> None:
 
 
 def test_every_input_is_written_by_an_earlier_phase(tiny_run: Path) -> None:
-    config = _config(tiny_run).model_copy(update={"train": _config(tiny_run).train.model_copy(update={"method": "lora"})})
+    config = _config(tiny_run).model_copy(
+        update={"train": _config(tiny_run).train.model_copy(update={"method": "lora"})}
+    )
     artifacts = Artifacts(tiny_run)
     written: list[Path] = []
     for spec in PHASES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,9 +56,19 @@ def test_the_reasons_for_not_running_are_few() -> None:
     assert len(skipped) < len(ran) / 2
 
 
+def rows() -> list[Any]:
+    """Pages with something to run; commands of pages other than the README take minutes, so they are slow tests."""
+    found = []
+    for name, group in RUNNABLE.items():
+        slow = name != "README.md" and any(b.language == "bash" for b in group)
+        if group:
+            found.append(pytest.param(name, marks=[pytest.mark.slow] if slow else []))
+    return found
+
+
 @pytest.mark.readme
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("page", [name for name, found in RUNNABLE.items() if found])
+@pytest.mark.parametrize("page", rows())
 def test_blocks_run(page: str, request: pytest.FixtureRequest) -> None:
     found = RUNNABLE[page]
     needs_run = any(b.language == "bash" or "outputs/" in b.text for b in found)

@@ -90,6 +90,47 @@ def test_every_decision_says_context_choice_and_consequences() -> None:
         assert f"({page.name})" in listed
 
 
+def test_the_bundle_page_states_the_limits_of_the_code() -> None:
+    from workzone.bundle import schema
+
+    page = (DOCS / "reference/bundle-schema.md").read_text(encoding="utf-8")
+    assert f"Version {schema.SCHEMA_VERSION}." in page
+    assert f"| size of `bundle.json` | {schema.MAX_MANIFEST_BYTES // 2**20} MiB |" in page
+    assert f"| size of another JSON file | {schema.MAX_JSON_BYTES // 2**20} MiB |" in page
+    assert f"| number of files | {schema.MAX_FILES:,} |" in page
+    for name in schema.REQUIRED:
+        assert f"`{name.partition('/')[0]}" in page
+
+
+def test_the_layout_page_names_every_artifact() -> None:
+    from workzone.pipeline.artifacts import Artifacts
+
+    page = (DOCS / "reference/run-layout.md").read_text(encoding="utf-8")
+    run = Artifacts(Path("run"))
+    plain = [name for name, kind in vars(Artifacts).items() if isinstance(kind, property)]
+    for path in (getattr(run, name) for name in plain):
+        parts = path.relative_to("run").parts
+        assert f"`{parts[0]}" in page, f"{path} is not on the page"
+
+
+def test_every_method_of_the_configuration_has_its_explanation() -> None:
+    from typing import get_args
+
+    from workzone.config.models import CalibrateConfig, FuseConfig
+    from workzone.models.backbones.registry import BACKBONES
+
+    calibration = (DOCS / "explanation/calibration.md").read_text(encoding="utf-8")
+    for name in get_args(CalibrateConfig.model_fields["method"].annotation):
+        assert f"`{name}`" in calibration or f"method={name}`" in calibration, name
+    views = (DOCS / "explanation/views.md").read_text(encoding="utf-8")
+    for name in get_args(FuseConfig.model_fields["aggregator"].annotation):
+        assert f"`{name}`" in views, name
+    weights = (DOCS / "how-to/backbone-and-weights.md").read_text(encoding="utf-8")
+    for name in BACKBONES:
+        family, _, size = name.partition("_")
+        assert f"`{name}`" in weights or (family in weights and f"`{size.removesuffix('_reg')}`" in weights), name
+
+
 def test_targets_named_in_the_pages_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for page in PAGES:

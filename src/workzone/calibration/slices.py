@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.calibration.base import COEFFICIENT_LIMIT, Calibrator, as_number, bounded, read_float
-from workzone.calibration.folds import group_folds
+from workzone.calibration.base import COEFFICIENT_LIMIT, Calibrator, bounded, read_float
+from workzone.calibration.folds import group_folds, mean_and_se
 from workzone.calibration.logistic import RIDGE, fit_logistic
 from workzone.calibration.platt import smoothed_targets
 from workzone.data.roles import CalibData, RoleData
@@ -25,14 +26,35 @@ _MAX_SLICES = 10_000
 _MISSING = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """``slope * u + intercept`` for all, ``slice_slope * u + intercept + offset`` for slices that have an offset."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    slice_slope: float = 1.0
+    offsets: Mapping[str, float] = field(default_factory=dict)
+
+    def logits(self, log_odds: FloatArray, names: StrArray | None) -> FloatArray:
+        u = bounded(log_odds)
+        everywhere = self.slope * u + self.intercept
+        if names is None:
+            return everywhere
+        if names.shape != u.shape:
+            raise ValueError(f"expected {len(u)} slices, got {len(names)}")
+        offset = np.array([self.offsets.get(name, np.nan) for name in names.tolist()], dtype=np.float64)
+        return np.where(np.isnan(offset), everywhere, self.slice_slope * u + self.intercept + offset)
+
+
 class SliceCalibrator(Calibrator):
     """``p = sigmoid(a u + b + o_s)`` with offsets ``o_s ~ N(0, sd^2)`` and a >= 0, fitted by penalised NLL.
 
-    Slices with fewer than 100 calibration images, and slices that were never seen, have no offset: they get the global
-    map, as do all images when the call is given no slices. The standard deviation is the one of the lowest NLL over
-    five folds of whole groups, the smallest of equals; where no fold can be fitted it is 0. With no slice of 100 images
-    the map is Platt's. The slice of an image must be known when it is decided, so a column that is only filled in later
-    (the evidence of an annotator) must not be used.
+    b is the intercept of the global map, which is Platt's sigmoid on all images, and a the slope within slices. Slices
+    with fewer than 100 calibration images, and slices that were never seen, have no offset: they get the global map, as
+    do all images when the call is given no slices. The standard deviation is the smallest whose NLL over five folds of
+    whole groups is within one standard error of the lowest; where a fold cannot be fitted it is 0. With no slice of 100
+    images the map is Platt's. The slice of an image must be known when it is decided, so a column that is only filled
+    in later (the evidence of an annotator) must not be used.
 
     Args:
         column: metadata column that names the slice.
@@ -44,10 +66,8 @@ class SliceCalibrator(Calibrator):
 
     def __init__(self, column: str | None = None) -> None:
         self.column = self.default_column if column is None else column
-        self.slope = 1.0
-        self.intercept = 0.0
         self.prior_sd = 0.0
-        self.offsets: dict[str, float] = {}
+        self.map = _Map()
         self.images: dict[str, int] = {}
         """Calibration images per slice, those that fell back to the global map included."""
 
@@ -57,7 +77,12 @@ class SliceCalibrator(Calibrator):
         self.images = {str(s): int(n) for s, n in zip(names, counts, strict=True) if s != _MISSING}
         large = [s for s, n in self.images.items() if n >= MIN_IMAGES]
         self.prior_sd = _choose(data, slices, large) if large else 0.0
-        self.slope, self.intercept, self.offsets = _hierarchical(data, slices, large, self.prior_sd)
+        self.map = _hierarchical(data, slices, large, self.prior_sd)
+
+    @property
+    def offsets(self) -> Mapping[str, float]:
+        """Offset in log-odds of every slice that has one."""
+        return self.map.offsets
 
     def _slices(self, data: RoleData) -> NDArray[Any]:
         if self.column not in data.columns:
@@ -74,8 +99,7 @@ class SliceCalibrator(Calibrator):
         Raises:
             ValueError: another number of slices than of log-odds.
         """
-        t = self.slope * bounded(log_odds) + self.intercept
-        return sigmoid(t if slices is None else t + _offset_of(slice_names(slices), self.offsets, len(t)))
+        return sigmoid(self.map.logits(log_odds, None if slices is None else slice_names(slices)))
 
     def apply(self, data: RoleData) -> FloatArray:
         """Probabilities (N,) of the scores of ``data``, each in its own slice."""
@@ -85,10 +109,11 @@ class SliceCalibrator(Calibrator):
         """Column, global map, standard deviation of the prior, offsets and images per slice."""
         return {
             "column": self.column,
-            "slope": self.slope,
-            "intercept": self.intercept,
+            "slope": self.map.slope,
+            "intercept": self.map.intercept,
+            "slice_slope": self.map.slice_slope,
             "prior_sd": self.prior_sd,
-            "offsets": dict(self.offsets),
+            "offsets": dict(self.map.offsets),
             "images": dict(self.images),
         }
 
@@ -99,15 +124,16 @@ class SliceCalibrator(Calibrator):
         if not isinstance(column, str) or not column:
             raise BundleError("a calibrator by slice must name its column")
         made = cls(column)
-        made.slope = read_float(parameters, "slope", low=0.0, high=COEFFICIENT_LIMIT)
-        made.intercept = read_float(parameters, "intercept")
         made.prior_sd = read_float(parameters, "prior_sd", low=0.0)
         for key, table in (("offsets", offsets), ("images", images)):
             if not isinstance(table, Mapping) or len(table) > _MAX_SLICES or not all(isinstance(k, str) for k in table):
                 raise BundleError(f"stored parameter {key!r} must map up to {_MAX_SLICES} slices to numbers")
-        made.offsets = {name: as_number(value) for name, value in (offsets or {}).items()}
-        if not all(np.isfinite(value) for value in made.offsets.values()):
-            raise BundleError("the stored offset of a slice is not a number")
+        made.map = _Map(
+            read_float(parameters, "slope", low=0.0, high=COEFFICIENT_LIMIT),
+            read_float(parameters, "intercept"),
+            read_float(parameters, "slice_slope", low=0.0, high=COEFFICIENT_LIMIT),
+            {name: read_float(offsets or {}, name) for name in offsets or {}},
+        )
         for name, value in (images or {}).items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise BundleError(f"slice {name!r} stores {value!r} images")
@@ -134,43 +160,44 @@ def slice_names(values: Sequence[Any] | NDArray[Any]) -> StrArray:
     return np.array([_MISSING if v is None or v != v else str(v) for v in np.asarray(values).tolist()], dtype=np.str_)
 
 
-def _offset_of(names: StrArray, offsets: Mapping[str, float], n: int) -> FloatArray:
-    if names.shape != (n,):
-        raise ValueError(f"expected {n} slices, got {len(names)}")
-    return np.array([offsets.get(name, 0.0) for name in names.tolist()], dtype=np.float64)
-
-
-def _hierarchical(
-    data: CalibData, slices: StrArray, large: Sequence[str], prior_sd: float
-) -> tuple[float, float, dict[str, float]]:
-    """Slope, intercept and the offsets of the slices ``large`` under a prior of standard deviation ``prior_sd``."""
-    offset_names = list(large) if prior_sd > 0.0 else []
-    members = [(slices == name).astype(np.float64) for name in offset_names]
-    features = np.column_stack([bounded(data.scores), np.ones(len(data)), *members])
+def _hierarchical(data: CalibData, slices: StrArray, large: Sequence[str], prior_sd: float) -> _Map:
+    """The global map, and around its intercept one for each of ``large`` and one for the rest together."""
+    u, targets = bounded(data.scores), smoothed_targets(data.labels)
+    slope, intercept = fit_logistic(
+        np.column_stack([u, np.ones(len(u))]), targets, [1.0, 0.0], nonnegative=(0,)
+    ).tolist()
+    if prior_sd == 0.0:
+        return _Map(slope, intercept, slope, {})
+    inside = [slices == name for name in large]
+    # Without one of their own, the images of small slices would move what all slices are shrunk to.
+    columns = [u, *inside, ~np.isin(slices, large)]
     fitted = fit_logistic(
-        features,
-        smoothed_targets(data.labels),
-        [1.0, 0.0, *(0.0 for _ in offset_names)],
+        np.column_stack(columns).astype(np.float64),
+        targets,
+        [slope] + [intercept] * (len(columns) - 1),
         nonnegative=(0,),
-        precision=[RIDGE, RIDGE, *(1.0 / prior_sd**2 for _ in offset_names)],
-    )
-    slope, intercept, *offsets = fitted.tolist()
-    return slope, intercept, dict(zip(offset_names, offsets, strict=True))
+        precision=[RIDGE] + [1.0 / prior_sd**2] * (len(columns) - 1),
+    ).tolist()
+    offsets = {name: c - intercept for name, c in zip(large, fitted[1:-1], strict=True)}
+    return _Map(slope, intercept, fitted[0], offsets)
 
 
 def _choose(data: CalibData, slices: StrArray, large: Sequence[str]) -> float:
-    """Standard deviation of the lowest out-of-fold NLL."""
-    fold_of = group_folds(
-        data.labels, data.groups, min(_FOLDS, len(np.unique(data.groups))), np.random.default_rng(_SEED)
-    )
-    losses = np.zeros(len(PRIOR_SDS))
+    """Smallest standard deviation whose out-of-fold NLL is within one standard error of the lowest."""
+    folds = min(_FOLDS, len(np.unique(data.groups)))
+    if folds < 2:
+        return 0.0
+    fold_of = group_folds(data.labels, data.groups, folds, np.random.default_rng(_SEED))
+    losses = np.zeros((len(PRIOR_SDS), len(data)))
     for fold in np.unique(fold_of).tolist():
         held_out = fold_of == fold
         train, test = data.take(~held_out), data.take(held_out)
         if train.n_positive in (0, len(train)):
-            continue
+            return 0.0
         for i, sd in enumerate(PRIOR_SDS):
-            slope, intercept, offsets = _hierarchical(train, slices[~held_out], large, sd)
-            t = slope * bounded(test.scores) + intercept + _offset_of(slices[held_out], offsets, len(test))
-            losses[i] += float(np.sum(np.logaddexp(0.0, t) - test.labels * t))
-    return PRIOR_SDS[int(np.argmin(losses))]
+            t = _hierarchical(train, slices[~held_out], large, sd).logits(test.scores, slices[held_out])
+            losses[i, held_out] = np.logaddexp(0.0, t) - test.labels * t
+    groups = np.unique(data.groups, return_inverse=True)[1]
+    lowest = losses[int(np.argmin(losses.mean(axis=1)))]
+    excess = [mean_and_se(row - lowest, groups) for row in losses]
+    return next(sd for sd, (mean, se) in zip(PRIOR_SDS, excess, strict=True) if mean <= se)

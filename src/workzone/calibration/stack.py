@@ -76,7 +76,7 @@ class StackingCalibrator(Calibrator):
 
     def _fit(self, data: CalibData) -> None:
         fold_of, p = out_of_fold(data, self.names)
-        fitted = [_make(name).fit(data) for name in self.names]
+        fitted = [fit_member(name, data) for name in self.names]
         if not len(p):
             simplest = min(range(len(fitted)), key=lambda m: fitted[m].n_parameters)
             self.members = [Member(c, float(m == simplest)) for m, c in enumerate(fitted)]
@@ -109,6 +109,13 @@ class StackingCalibrator(Calibrator):
         if self.loss == "brier":
             return np.asarray((p - labels[:, None]) ** 2)
         return np.asarray(-np.log(np.maximum(np.where(labels[:, None] == 1, p, 1.0 - p), _EPS)))
+
+    @classmethod
+    def of(cls, members: Sequence[Member], loss: Loss = "nll") -> Self:
+        """The mixture of fitted ``members`` with their weights."""
+        made = cls([m.calibrator.name for m in members], loss)
+        made.members = list(members)
+        return made
 
     def __call__(self, log_odds: FloatArray) -> FloatArray:
         """Probabilities (N,) of ``log_odds`` (N,)."""
@@ -151,8 +158,7 @@ class StackingCalibrator(Calibrator):
             members.append(Member(calibrator, read_float(entry, "weight", low=0.0, high=1.0), *numbers))
         if abs(sum(m.weight for m in members) - 1.0) > 1e-9:
             raise BundleError("the weights of a stored stack do not sum to one")
-        made = cls([m.calibrator.name for m in members], loss)
-        made.members = members
+        made = cls.of(members, loss)
         made.mixture_loss = _optional(parameters, "mixture_loss")
         return made
 
@@ -171,18 +177,19 @@ def out_of_fold(data: CalibData, names: Sequence[str]) -> tuple[NDArray[np.int64
         if train.n_positive in (0, len(train)):
             return fold_of, nothing
         for m, name in enumerate(names):
-            p[held_out, m] = _make(name).fit(train).apply(test)
+            p[held_out, m] = fit_member(name, train).apply(test)
     return fold_of, p
 
 
-def _make(name: str) -> Calibrator:
+def fit_member(name: str, data: CalibData) -> Calibrator:
+    """Calibrator ``name`` fitted to ``data``; raises DataError for one that needs slices."""
     from workzone.calibration import create
     from workzone.calibration.slices import SliceCalibrator
 
     made = create(name)
     if isinstance(made, SliceCalibrator):
         raise DataError(f"{name!r} needs slices and cannot be a member of a stack", fix="stack maps of log-odds alone")
-    return made
+    return made.fit(data)
 
 
 def _optional(stored: Mapping[str, Any], key: str) -> float | None:

@@ -52,7 +52,7 @@ def _root(
 def main() -> None:
     """Run the command line and exit."""
     try:
-        app()
+        app(prog_name="workzone")
     except WorkzoneError as error:
         _fail(error, str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -27,7 +27,7 @@ def predict(
     paths: list[str] | None = typer.Argument(
         None,
         help="Images, folders, globs, or - for a list of paths on standard input.",
-        metavar="PATH...",
+        metavar="PATH",
         show_default=False,
     ),
     bundle: Path | None = typer.Option(

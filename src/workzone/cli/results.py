@@ -68,6 +68,7 @@ def _parquet(rows: Rows, out: Path) -> None:
 
 
 def _table(rows: Rows) -> None:
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -81,4 +82,8 @@ def _table(rows: Rows) -> None:
         # Text, not markup: file names may hold square brackets.
         cells = (row["path"], Text(name, _COLOURS[name]), probability, row["error"] or row["reason"])
         table.add_row(*(Text(c) if isinstance(c, str) else c for c in cells))
-    print_table(Console(highlight=False), table)
+    console = Console(highlight=False)
+    # Names may take half of the terminal before they are broken.
+    longest = max(cell_len(str(cell)) for cell in table.columns[0].cells)
+    table.columns[0].min_width = min(longest, console.width // 2)
+    print_table(console, table)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 WORDS = typer.Argument(
     None,
     help="Keys, for example data=FOLDER out=DIR preset=small train.lr=1e-4.",
-    metavar="KEY=VALUE...",
+    metavar="KEY=VALUE",
     show_default=False,
 )
 TO = typer.Option(None, "--to", help="Stop after this phase.", metavar="PHASE")

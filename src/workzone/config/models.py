@@ -162,13 +162,30 @@ class ExportConfig(Section):
     )
 
 
+# Calibrators by slice are not offered: the engine decides without slices, and would use their global map.
+CalibratorName = Literal[
+    "none",
+    "temperature",
+    "platt",
+    "isotonic",
+    "beta",
+    "classwise_temperature",
+    "vector",
+    "dirichlet",
+    "ets",
+    "spline",
+    "histogram",
+    "stack",
+]
+
+
 class CalibrateConfig(Section):
     """Phase calibrate: from the scores of the exported engine to probabilities."""
 
-    method: Literal["auto", "none", "temperature", "platt", "isotonic", "beta"] = Field(
+    method: Literal["auto", CalibratorName] = Field(
         default="auto", description="'auto' chooses by cross-validated NLL with the one-standard-error rule"
     )
-    candidates: tuple[Literal["none", "temperature", "platt", "isotonic", "beta"], ...] = Field(
+    candidates: tuple[CalibratorName, ...] = Field(
         default=("temperature", "platt", "beta", "isotonic"), description="members that 'auto' chooses from"
     )
     fraction: Fraction = Field(
@@ -180,7 +197,9 @@ class CalibrateConfig(Section):
 class DecideConfig(Section):
     """Phase decide: the policy and its certificate."""
 
-    policy: Literal["threshold", "argmax"] = Field(default="threshold", description="the one policy of the bundle")
+    policy: Literal["threshold", "argmax", "ltt", "crc", "lac", "mondrian", "aps", "scrc", "crcp", "sgr", "gate"] = (
+        Field(default="threshold", description="the one policy of the bundle")
+    )
     target_fnr: Fraction = Field(default=0.02, description="certified limit of the false-negative rate")
     target_fpr: Fraction | None = Field(
         default=None, description="certified limit of the false-positive rate, empty for no promise"
@@ -196,6 +215,36 @@ class DecideConfig(Section):
     )
     unit: Literal["image", "group"] = Field(
         default="image", description="what the bound counts as one independent draw"
+    )
+    alpha: Fraction = Field(
+        default=0.05, description="lac, mondrian, aps, scrc, crcp: share of images whose set may lack the true label"
+    )
+    alpha_roadwork: Fraction | None = Field(
+        default=None, description="mondrian: the same among roadwork images, empty for alpha"
+    )
+    target_risk: Fraction = Field(default=0.05, description="sgr, gate: certified limit of wrong among given answers")
+    max_abstention: Fraction | None = Field(
+        default=None, description="ltt: certified limit of the share of abstentions, empty for no promise"
+    )
+    family: Literal["fixed_sequence", "holm", "bonferroni"] = Field(
+        default="fixed_sequence", description="ltt: how the error over all pairs of thresholds is kept"
+    )
+    selected: Fraction = Field(default=0.70, description="scrc: share of images selected before the promise is made")
+    select_by: Literal[
+        "max_probability",
+        "entropy",
+        "view_variance",
+        "max_minus_mean",
+        "view_disagreement",
+        "expected_entropy",
+        "mutual_information",
+        "p_norm_max_logit",
+    ] = Field(default="max_probability", description="scrc: measure that selects")
+    promise: Literal["confidence", "expectation"] = Field(
+        default="confidence", description="scrc: for the draw at hand with confidence, or for the mean over draws"
+    )
+    epsilon: float = Field(
+        default=0.05, ge=0, lt=1, description="crcp: share of labels replaced at random, twice the share of wrong ones"
     )
 
 

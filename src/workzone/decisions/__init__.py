@@ -8,16 +8,45 @@ from typing import Any
 
 from workzone.decisions.certificate import Certificate, Guarantee
 from workzone.decisions.fitting import fit_policy, issue, require_disjoint
+from workzone.decisions.policies.aps import ApsPolicy
 from workzone.decisions.policies.argmax import ArgmaxPolicy
 from workzone.decisions.policies.base import Policy
+from workzone.decisions.policies.crc import RiskControlPolicy
+from workzone.decisions.policies.crcp import ContaminationPolicy
+from workzone.decisions.policies.gate import GatePolicy
+from workzone.decisions.policies.lac import LacPolicy
+from workzone.decisions.policies.ltt import LearnThenTestPolicy
+from workzone.decisions.policies.mondrian import MondrianPolicy
+from workzone.decisions.policies.scrc import SelectivePolicy
+from workzone.decisions.policies.sgr import SelectiveRiskPolicy
 from workzone.decisions.policies.threshold import ThresholdPolicy
 from workzone.decisions.types import Code, Decision, Decisions, ViewScore
 from workzone.errors import BundleError, ConfigError
 
-POLICIES: Mapping[str, type[Policy]] = {cls.name: cls for cls in (ArgmaxPolicy, ThresholdPolicy)}
+POLICIES: Mapping[str, type[Policy]] = {
+    cls.name: cls
+    for cls in (
+        ArgmaxPolicy,
+        ThresholdPolicy,
+        LearnThenTestPolicy,
+        RiskControlPolicy,
+        LacPolicy,
+        MondrianPolicy,
+        ApsPolicy,
+        SelectivePolicy,
+        ContaminationPolicy,
+        SelectiveRiskPolicy,
+        GatePolicy,
+    )
+}
+REFUSED: Mapping[str, str] = {
+    "raps": "with two classes its penalty falls on the second label of every image alike, so its sets are those of aps",
+}
+"""Methods that mean nothing for two classes, with the reason; ``workzone.decisions.conformal`` has them for more."""
 
 __all__ = [
     "POLICIES",
+    "REFUSED",
     "Certificate",
     "Code",
     "Decision",
@@ -39,6 +68,8 @@ def create(name: str, **options: Any) -> Policy:
     Raises:
         ConfigError: no policy has this name, or it has no such option.
     """
+    if name in REFUSED:
+        raise ConfigError(f"there is no policy {name!r}: {REFUSED[name]}", fix=f"use one of {', '.join(POLICIES)}")
     if name not in POLICIES:
         raise ConfigError(f"there is no policy {name!r}", fix=f"use one of {', '.join(POLICIES)}")
     known = list(inspect.signature(POLICIES[name]).parameters)

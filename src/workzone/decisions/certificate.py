@@ -80,7 +80,7 @@ class Guarantee(BaseModel):
         if self.status == "certified":
             return (
                 f"{promise[0].upper()}{promise[1:]}{on} on new images like the certification images "
-                f"({self.errors} errors in {self.n} {self.unit}s; upper bound {self.bound:.2%}; {self.method})."
+                f"({self.errors} {'error' if self.errors == 1 else 'errors'} in {self.n} {self.unit}s; upper bound {self.bound:.2%}; {self.method})."
             )
         if self.status == "not_certifiable":
             return f"Not certifiable: that, {promise}. {self.reason}"

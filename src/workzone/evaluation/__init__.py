@@ -1,7 +1,7 @@
 """Figures with intervals, slices and the report of a detector on labelled images.
 
-The entry point is ``workzone.evaluation.evaluate.evaluate``; the names below load on first use, so that the package costs
-nothing to those who do not evaluate.
+The entry point is ``workzone.evaluation.evaluate.evaluate``; the names below load on first use, so that the package
+costs nothing to those who do not evaluate.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from workzone.predictions import FloatArray, Predictions, StrArray
@@ -42,5 +44,5 @@ def confidence_bands(probability: FloatArray) -> StrArray:
     """(N,) band of the confidence max(p, 1 - p), such as '0.80-0.90'."""
     confidence = np.maximum(probability, 1.0 - probability)
     edges = (*_CONFIDENCE_EDGES, 1.0)
-    names = np.array([f"{low:.2f}-{high:.2f}" for low, high in zip(edges, edges[1:], strict=False)])
+    names = np.array([f"{low:.2f}-{high:.2f}" for low, high in pairwise(edges)])
     return np.asarray(names[np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, len(names) - 1)])

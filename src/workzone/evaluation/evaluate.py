@@ -20,10 +20,16 @@ from workzone.evaluation.summary import SCHEMA_VERSION, Summary, summarise
 from workzone.evaluation.tables import caption, summary_rows
 from workzone.evaluation.words import cautions, certificate_line, headline
 from workzone.files import write_atomic, write_json
+from workzone.metrics import Interval
 
 
 def evaluate(
-    evaluated: Evaluated, settings: EvaluateConfig, folder: Path, *, seed: int, progress: Callable[[str], None] = lambda _: None
+    evaluated: Evaluated,
+    settings: EvaluateConfig,
+    folder: Path,
+    *,
+    seed: int,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Summary:
     """Compute figures with intervals and write the folder of an evaluation; ``metrics_summary.json`` comes last.
 
@@ -45,21 +51,30 @@ def evaluate(
     pictures = gallery(evaluated, settings.gallery, progress=progress)
     progress("plots")
     plots = make_plots(evaluated, summary, slices)
-    page = {name: plot for name, plot in plots.items() if name != "confusion"}
+    drawn = {name: plot.render() for name, plot in plots.items()}
+    page = {name: svg for name, (_, svg) in drawn.items() if name != "confusion"}
     progress("report")
     html = render(evaluated, summary, slices, pictures, page, version=__version__)
     folder.mkdir(parents=True, exist_ok=True)
-    for plot in plots.values():
-        plot.save_png(folder)
+    for name, (png, _) in drawn.items():
+        write_atomic(folder / f"{name}.png", png)
     write_json(folder / "confusion.json", _confusion(evaluated))
     write_json(folder / "per_class_metrics.json", _per_class(summary))
     write_json(folder / "bootstrap_ci.json", _intervals(summary))
     write_json(folder / "slices.json", _slices(slices))
     write_atomic(folder / "report.html", html)
     title, sentence = certificate_line(summary)
-    words = {"certificate": [title, sentence], "headline": headline(summary), "cautions": cautions(evaluated, summary, slices)}
+    words = {
+        "certificate": [title, sentence],
+        "headline": headline(summary),
+        "cautions": cautions(evaluated, summary, slices),
+    }
     terminal = {"rows": [list(row) for row in summary_rows(summary)], "caption": caption(summary)}
-    about = {"meta": plain(evaluated.meta), "policy": plain(evaluated.policy), "calibrators": plain(evaluated.calibrators)}
+    about = {
+        "meta": plain(evaluated.meta),
+        "policy": plain(evaluated.policy),
+        "calibrators": plain(evaluated.calibrators),
+    }
     write_json(folder / "metrics_summary.json", summary.to_dict() | {"words": words, "terminal": terminal} | about)
     return summary
 
@@ -68,14 +83,14 @@ def make_plots(e: Evaluated, s: Summary, slices: Slices) -> dict[str, Plot]:
     """Every plot by name; the forest of slices only where there are slices."""
     labels, policy = s.systems["argmax"].natural, s.systems["policy"].natural
     one = s.systems.get("one_view")
-    curves = [draw.Curve(f"all views, AUROC {labels['auroc'].value:.3f}", e.probability)]
-    precisions = [draw.Curve(f"all views, AUPRC {labels['average_precision'].value:.3f}", e.probability)]
+    curves = [draw.Curve(_label("all views, AUROC", labels["auroc"]), e.probability)]
+    precisions = [draw.Curve(_label("all views, AUPRC", labels["average_precision"]), e.probability)]
     confidence = np.maximum(e.probability, 1.0 - e.probability)
     correct = [("all views, at 0.5", e.argmax == e.labels, confidence)]
     if e.one_view is not None and one is not None:
         p = e.one_view.probability
-        curves.append(draw.Curve(f"one view, AUROC {one.natural['auroc'].value:.3f}", p))
-        precisions.append(draw.Curve(f"one view, AUPRC {one.natural['average_precision'].value:.3f}", p))
+        curves.append(draw.Curve(_label("one view, AUROC", one.natural["auroc"]), p))
+        precisions.append(draw.Curve(_label("one view, AUPRC", one.natural["average_precision"]), p))
         correct.append(("one view, at 0.5", (p >= 0.5) == e.labels, np.maximum(p, 1.0 - p)))
     points = []
     if np.isfinite(policy["found"].value) and np.isfinite(policy["fpr"].value):
@@ -92,7 +107,9 @@ def make_plots(e: Evaluated, s: Summary, slices: Slices) -> dict[str, Plot]:
         draw.roc(e.labels, curves, points, f"ROC curve; {curves[0].label}."),
         draw.precision_recall(e.labels, precisions, f"Precision-recall curve; {precisions[0].label}."),
         draw.reliability(
-            e.labels, e.probability, f"Reliability diagram; ECE {s.calibration['all_views']['ece_verdict']['ece']:.3f}.",
+            e.labels,
+            e.probability,
+            f"Reliability diagram; ECE {s.calibration['all_views']['ece_verdict']['ece']:.3f}.",
             level=s.draws.level,
         ),
         draw.risk_coverage(
@@ -101,13 +118,17 @@ def make_plots(e: Evaluated, s: Summary, slices: Slices) -> dict[str, Plot]:
         draw.confidence_histogram(
             e.argmax == e.labels, e.decisions.accepted, confidence, "Confidence of right and of wrong answers."
         ),
-    ]  # fmt: skip
+    ]
     if slices.rows:
         plots.append(_forest(s, slices))
     return {plot.name: plot for plot in plots}
 
 
-def _ends(interval: Any) -> tuple[float, float] | None:
+def _label(title: str, interval: Interval) -> str:
+    return f"{title} {interval.value:.3f}" if np.isfinite(interval.value) else f"{title} not defined"
+
+
+def _ends(interval: Interval) -> tuple[float, float] | None:
     return (interval.low, interval.high) if np.isfinite(interval.low) else None
 
 
@@ -123,7 +144,9 @@ def _forest(s: Summary, slices: Slices) -> Plot:
             value = row.argmax[name]
             low, high = (value.low, value.high) if np.isfinite(value.low) else (value.value, value.value)
             panels.append((value.value, low, high) if np.isfinite(value.value) else None)
-        rows.append(draw.ForestRow(f"{printable(row.value, 26)}  ({row.n_positive} / {row.n - row.n_positive})", panels))
+        rows.append(
+            draw.ForestRow(f"{printable(row.value, 26)}  ({row.n_positive} / {row.n - row.n_positive})", panels)
+        )
     pooled = [v if np.isfinite(v) else None for v in (s.systems["argmax"].natural[m].value for m in ("fnr", "fpr"))]
     return draw.forest(rows, ("roadwork missed", "false alarms"), pooled, "Missed roadwork and false alarms by slice.")
 
@@ -143,15 +166,24 @@ def _per_class(s: Summary) -> dict[str, Any]:
     n = {"roadwork": s.n_positive, "no_roadwork": s.n - s.n_positive}
     rows = {
         "roadwork": {
-            "at_0.5": {"recall": labels["recall"], "precision": labels["precision"], "f1": labels["f1"], "missed": labels["fnr"]},
-            "policy": {"found": policy["found"], "missed": policy["fnr"], "coverage": policy["coverage_roadwork"],
-                       "precision": policy["precision_decided"]},
+            "at_0.5": {
+                "recall": labels["recall"],
+                "precision": labels["precision"],
+                "f1": labels["f1"],
+                "missed": labels["fnr"],
+            },
+            "policy": {
+                "found": policy["found"],
+                "missed": policy["fnr"],
+                "coverage": policy["coverage_roadwork"],
+                "precision": policy["precision_decided"],
+            },
         },
         "no_roadwork": {
             "at_0.5": {"recall": labels["specificity"], "false_alarms": labels["fpr"]},
             "policy": {"false_alarms": policy["fpr"], "coverage": policy["coverage_no_roadwork"]},
         },
-    }  # fmt: skip
+    }
     return {
         "schema_version": SCHEMA_VERSION,
         "n": s.n,

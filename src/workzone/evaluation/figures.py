@@ -87,15 +87,26 @@ def _honest(interval: Interval, n_units: int) -> Interval:
 
 
 def label_figures(
-    part: Part, draws: Draws, names: Sequence[str] | Mapping[str, Metric] = LABEL_FIGURES, *, prevalence: float | None = None
+    part: Part,
+    draws: Draws,
+    names: Sequence[str] | Mapping[str, Metric] = LABEL_FIGURES,
+    *,
+    prevalence: float | None = None,
 ) -> dict[str, Interval]:
     """Figures of the labels that ``p >= 0.5`` decides; NaN where a class or all images are missing."""
     if not len(part):
         return {name: _undefined(draws, 0, float("nan")) for name in names}
     found = bootstrap(
-        names, part.y, part.p, groups=draws.units(part.groups), n_resamples=draws.resamples, method=draws.method,
-        level=draws.level, prevalence=prevalence, seed=draws.seed,
-    )  # fmt: skip
+        names,
+        part.y,
+        part.p,
+        groups=draws.units(part.groups),
+        n_resamples=draws.resamples,
+        method=draws.method,
+        level=draws.level,
+        prevalence=prevalence,
+        seed=draws.seed,
+    )
     units = part.n_groups if draws.by_group else len(part)
     found = {name: _honest(interval, units) for name, interval in found.items()}
     if not part.both_classes and "mcc" in found:
@@ -110,9 +121,16 @@ def share(events: NDArray[np.bool_], part: Part, draws: Draws, *, prevalence: fl
         return _undefined(draws, 0, prevalence)
     sure = np.ones(len(part))
     found = bootstrap(
-        ["accuracy"], events.astype(np.int64), sure, sure.astype(np.int64), groups=draws.units(part.groups),
-        n_resamples=draws.resamples, method=draws.method, level=draws.level, seed=draws.seed,
-    )["accuracy"]  # fmt: skip
+        ["accuracy"],
+        events.astype(np.int64),
+        sure,
+        sure.astype(np.int64),
+        groups=draws.units(part.groups),
+        n_resamples=draws.resamples,
+        method=draws.method,
+        level=draws.level,
+        seed=draws.seed,
+    )["accuracy"]
     return replace(_honest(found, part.n_groups if draws.by_group else len(part)), n=len(part), prevalence=prevalence)
 
 
@@ -177,9 +195,16 @@ def policy_figures(part: Part, draws: Draws, names: Sequence[str] = (*_SHARES, "
             decided = part.take(part.codes != Code.ABSTAIN)
             if decided.both_classes:
                 value = bootstrap(
-                    ["mcc"], decided.y, decided.p, _labels(decided), groups=draws.units(decided.groups), method=draws.method,
-                    n_resamples=draws.resamples, level=draws.level, seed=draws.seed,
-                )["mcc"]  # fmt: skip
+                    ["mcc"],
+                    decided.y,
+                    decided.p,
+                    _labels(decided),
+                    groups=draws.units(decided.groups),
+                    method=draws.method,
+                    n_resamples=draws.resamples,
+                    level=draws.level,
+                    seed=draws.seed,
+                )["mcc"]
                 found[name] = _honest(value, decided.n_groups if draws.by_group else len(decided))
             else:
                 found[name] = _undefined(draws, len(decided), decided.prevalence)
@@ -194,10 +219,17 @@ def policy_at_prevalence(part: Part, draws: Draws, prevalence: float) -> dict[st
     if not part.both_classes:
         return {name: _undefined(draws, len(part), prevalence) for name in POLICY_STATED}
     found = bootstrap(
-        {name: _policy_metric(name, part) for name in POLICY_STATED}, part.y, part.p, _labels(part),
-        groups=draws.units(part.groups), n_resamples=draws.resamples, method=draws.method, level=draws.level,
-        prevalence=prevalence, seed=draws.seed,
-    )  # fmt: skip
+        {name: _policy_metric(name, part) for name in POLICY_STATED},
+        part.y,
+        part.p,
+        _labels(part),
+        groups=draws.units(part.groups),
+        n_resamples=draws.resamples,
+        method=draws.method,
+        level=draws.level,
+        prevalence=prevalence,
+        seed=draws.seed,
+    )
     fixed = policy_figures(part, draws, ("fnr", "fpr", "coverage_roadwork", "coverage_no_roadwork"))
 
     def mixed(first: Interval, second: Interval) -> tuple[float, float]:
@@ -221,11 +253,13 @@ def policy_at_prevalence(part: Part, draws: Draws, prevalence: float) -> dict[st
     return {name: _honest(interval, units) for name, interval in found.items()}
 
 
-def macro(parts: Sequence[Part], draws: Draws, *, labels: Sequence[str], policy: Sequence[str]) -> dict[str, dict[str, Interval]]:
+def macro(
+    parts: Sequence[Part], draws: Draws, *, labels: Sequence[str], policy: Sequence[str]
+) -> dict[str, dict[str, Interval]]:
     """Mean over the parts (sources), each with the same weight; the parts are taken as given.
 
-    Groups are drawn within each part, keeping the number of groups with and without roadwork, so that no resample lacks a
-    class. Where no resample varies, the interval is the mean of the intervals of the parts.
+    Groups are drawn within each part, keeping the number of groups with and without roadwork, so that no resample lacks
+    a class. Where no resample varies, the interval is the mean of the intervals of the parts.
     """
     n = sum(len(part) for part in parts)
     prevalence = float(np.mean([part.prevalence for part in parts])) if parts else float("nan")
@@ -233,13 +267,18 @@ def macro(parts: Sequence[Part], draws: Draws, *, labels: Sequence[str], policy:
     drawn: list[dict[str, dict[str, FloatArray]]] = []
     for k, part in enumerate(parts):
         options: dict[str, Any] = {
-            "groups": draws.units(part.groups), "stratified": True, "n_resamples": draws.resamples, "seed": draws.seed + k,
-        }  # fmt: skip
+            "groups": draws.units(part.groups),
+            "stratified": True,
+            "n_resamples": draws.resamples,
+            "seed": draws.seed + k,
+        }
         policies = {name: _policy_metric(name, part) for name in policy}
-        drawn.append({
-            "argmax": replicates(labels, part.y, part.p, **options),
-            "policy": replicates(policies, part.y, part.p, _labels(part), **options),
-        })  # fmt: skip
+        drawn.append(
+            {
+                "argmax": replicates(labels, part.y, part.p, **options),
+                "policy": replicates(policies, part.y, part.p, _labels(part), **options),
+            }
+        )
     out: dict[str, dict[str, Interval]] = {}
     for k, (system, names) in enumerate((("argmax", labels), ("policy", policy))):
         out[system] = {}
@@ -257,7 +296,9 @@ def macro(parts: Sequence[Part], draws: Draws, *, labels: Sequence[str], policy:
                 low, high = (float(np.mean([getattr(i, end) for i in each])) for end in ("low", "high"))
                 how = "mean of the sources' intervals"
             value = float(np.mean([i.value for i in each]))
-            out[system][name] = Interval(value, low, high, draws.level, how, n, prevalence, draws.resamples - len(values))
+            out[system][name] = Interval(
+                value, low, high, draws.level, how, n, prevalence, draws.resamples - len(values)
+            )
     return out
 
 

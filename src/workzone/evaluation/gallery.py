@@ -65,7 +65,7 @@ def abstentions(e: Evaluated) -> NDArray[np.int64]:
 
 
 def gallery(e: Evaluated, limit: int, *, progress: Callable[[str], None]) -> Gallery:
-    """At most ``limit`` cards: two thirds for mistakes, the rest for abstentions, each lending what it does not need."""
+    """At most ``limit`` cards: two thirds for mistakes, the rest for abstentions; unused places are lent."""
     wrong, held = worst_mistakes(e), abstentions(e)
     n_wrong = min(len(wrong), max(limit - len(held), -(-2 * limit // 3)))
     n_held = min(len(held), limit - n_wrong)
@@ -91,7 +91,10 @@ def gallery(e: Evaluated, limit: int, *, progress: Callable[[str], None]) -> Gal
         )
 
     return Gallery(
-        tuple(card(i) for i in wrong[:n_wrong].tolist()), len(wrong), tuple(card(i) for i in held[:n_held].tolist()), len(held)
+        tuple(card(i) for i in wrong[:n_wrong].tolist()),
+        len(wrong),
+        tuple(card(i) for i in held[:n_held].tolist()),
+        len(held),
     )
 
 
@@ -112,7 +115,7 @@ def _thumbnail(path: str, root: Path | None) -> tuple[str | None, tuple[int, int
 
 
 def reasons(e: Evaluated) -> list[tuple[str, int, int]]:
-    """Reasons of the abstentions: reason, images, and how many of them 0.5 would have got wrong; most frequent first."""
+    """Reasons of the abstentions: reason, images, and how many of them 0.5 would get wrong; most frequent first."""
     if not len(e.decisions.reasons):
         return []
     found: dict[str, list[int]] = {}

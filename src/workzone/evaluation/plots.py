@@ -56,10 +56,19 @@ def _mark(axes: Any, point: Point, colour: str, marker: str = "D", *, hollow: bo
         return None if interval is None else [[max(0.0, value - interval[0])], [max(0.0, interval[1] - value)]]
 
     axes.errorbar(
-        point.x, point.y, xerr=error(point.x, point.x_interval), yerr=error(point.y, point.y_interval),
-        fmt=marker, color=colour, markersize=9 if hollow else 6, capsize=3, linewidth=1.2, label=point.label, zorder=5,
+        point.x,
+        point.y,
+        xerr=error(point.x, point.x_interval),
+        yerr=error(point.y, point.y_interval),
+        fmt=marker,
+        color=colour,
+        markersize=9 if hollow else 6,
+        capsize=3,
+        linewidth=1.2,
+        label=point.label,
+        zorder=5,
         markerfacecolor="none" if hollow else colour,
-    )  # fmt: skip
+    )
 
 
 def _unit(axes: Any, x: str, y: str) -> None:
@@ -95,10 +104,19 @@ def precision_recall(y: IntArray, curves: Sequence[Curve], alt: str) -> Plot:
         n_pos = int(y.sum())
         if n_pos == 0:
             return _nothing(axes, "needs images with roadwork")
-        axes.axhline(n_pos / len(y), color=c.muted, linewidth=1, linestyle=(0, (2, 3)), label=f"prevalence {n_pos / len(y):.2f}")
+        axes.axhline(
+            n_pos / len(y), color=c.muted, linewidth=1, linestyle=(0, (2, 3)), label=f"prevalence {n_pos / len(y):.2f}"
+        )
         for curve, (colour, line) in zip(curves, ((c.roadwork, "-"), (c.clear, "--")), strict=False):
             hits, alarms = (v[1:] for v in _steps(y, curve.probability))
-            axes.plot(hits / n_pos, hits / (hits + alarms), color=colour, linestyle=line, label=curve.label, drawstyle="steps-pre")
+            axes.plot(
+                hits / n_pos,
+                hits / (hits + alarms),
+                color=colour,
+                linestyle=line,
+                label=curve.label,
+                drawstyle="steps-pre",
+            )
         axes.legend(loc="lower left")
 
     return Plot("pr_curve", draw, _SQUARE, alt)
@@ -118,12 +136,31 @@ def reliability(y: IntArray, p: FloatArray, alt: str, *, level: float, n_bins: i
         chance = np.clip(curve.probability, 1e-12, 1 - 1e-12)
         low, high = (np.ceil(bdtrik(q, curve.count, chance)) / curve.count for q in (tail, 1 - tail))
         left = curve.edges[np.clip(np.searchsorted(curve.edges, curve.probability, side="right") - 1, 0, n_bins - 1)]
-        top.bar(left + 0.04 / n_bins, high - low, width, low, align="edge", color=c.band, alpha=0.28, linewidth=0,
-                label="a calibrated model")  # fmt: skip
+        top.bar(
+            left + 0.04 / n_bins,
+            high - low,
+            width,
+            low,
+            align="edge",
+            color=c.band,
+            alpha=0.28,
+            linewidth=0,
+            label="a calibrated model",
+        )
         top.plot([0, 1], [0, 1], color=c.muted, linewidth=1, linestyle=(0, (2, 3)))
         error = np.clip([curve.rate - curve.low, curve.high - curve.rate], 0, None)
-        top.errorbar(curve.probability, curve.rate, yerr=error, fmt="o-", color=c.roadwork, markersize=4, linewidth=1.2,
-                     elinewidth=1, capsize=2, label="observed")  # fmt: skip
+        top.errorbar(
+            curve.probability,
+            curve.rate,
+            yerr=error,
+            fmt="o-",
+            color=c.roadwork,
+            markersize=4,
+            linewidth=1.2,
+            elinewidth=1,
+            capsize=2,
+            label="observed",
+        )
         top.set(ylim=(-0.02, 1.02), ylabel="share that is roadwork")
         top.legend(loc="upper left")
         edges = np.linspace(0, 1, n_bins + 1)
@@ -150,7 +187,9 @@ def risk_coverage(correct: Sequence[tuple[str, NDArray[np.bool_], FloatArray]], 
     def draw(figure: Figure, c: Palette) -> None:
         axes = figure.subplots()
         top = 0.02
-        for (label, right, confidence), (colour, line) in zip(correct, ((c.roadwork, "-"), (c.clear, "--")), strict=False):
+        for (label, right, confidence), (colour, line) in zip(
+            correct, ((c.roadwork, "-"), (c.clear, "--")), strict=False
+        ):
             curve = risk_coverage_curve(right, confidence)
             axes.plot(curve.coverage, curve.risk, color=colour, linestyle=line, label=label, drawstyle="steps-post")
             # A mistake among the very first images makes a spike that says nothing and hides the rest.
@@ -166,18 +205,33 @@ def risk_coverage(correct: Sequence[tuple[str, NDArray[np.bool_], FloatArray]], 
     return Plot("risk_coverage", draw, _SQUARE, alt)
 
 
-def confidence_histogram(correct: NDArray[np.bool_], accepted: NDArray[np.bool_], confidence: FloatArray, alt: str) -> Plot:
+def confidence_histogram(
+    correct: NDArray[np.bool_], accepted: NDArray[np.bool_], confidence: FloatArray, alt: str
+) -> Plot:
     """Confidence of right and of wrong decisions, and how many of them the policy let pass."""
 
     def draw(figure: Figure, c: Palette) -> None:
         edges = np.linspace(0.5, 1.0, 21)
         panels = figure.subplots(2, 1, sharex=True)
-        for axes, mask, name, colour in zip(panels, (correct, ~correct), ("right", "wrong"), (c.right, c.wrong), strict=True):
+        for axes, mask, name, colour in zip(
+            panels, (correct, ~correct), ("right", "wrong"), (c.right, c.wrong), strict=True
+        ):
             total = int(mask.sum())
             passed = np.histogram(confidence[mask & accepted], edges)[0]
             held = np.histogram(confidence[mask & ~accepted], edges)[0]
-            axes.bar(edges[:-1], passed, 0.023, align="edge", color=colour, label=f"decided by the policy ({passed.sum()})")
-            axes.bar(edges[:-1], held, 0.023, passed, align="edge", color=colour, alpha=0.35, label=f"abstained ({held.sum()})")
+            axes.bar(
+                edges[:-1], passed, 0.023, align="edge", color=colour, label=f"decided by the policy ({passed.sum()})"
+            )
+            axes.bar(
+                edges[:-1],
+                held,
+                0.023,
+                passed,
+                align="edge",
+                color=colour,
+                alpha=0.35,
+                label=f"abstained ({held.sum()})",
+            )
             axes.set_title(f"{name} at 0.5: {total} of {len(correct)} images")
             axes.set_ylabel("images")
             axes.yaxis.get_major_locator().set_params(integer=True)
@@ -251,7 +305,7 @@ def forest(rows: Sequence[ForestRow], titles: Sequence[str], pooled: Sequence[fl
                     axes.plot(value[1:], [place, place], color=c.roadwork, linewidth=1.4, solid_capstyle="butt")
                     axes.plot(value[0], place, "o", color=c.roadwork, markersize=4)
                 elif not row.heading:
-                    axes.text(0.02, place, "none", color=c.muted, fontsize=7.5, va="center")
+                    axes.text(0.5, place, "none", color=c.muted, fontsize=7.5, va="center", ha="center")
             axes.set(xlim=(-0.02, 1.02), title=title)
             axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
             axes.grid(visible=False, axis="y")
@@ -263,4 +317,4 @@ def forest(rows: Sequence[ForestRow], titles: Sequence[str], pooled: Sequence[fl
             tick.set_color(c.ink if row.heading else c.muted)
             tick.set_fontweight("bold" if row.heading else "normal")
 
-    return Plot("slices", draw, (6.4, 0.9 + 0.2 * max(len(rows), 4)), alt)
+    return Plot("slices", draw, (5.0, 0.9 + 0.2 * max(len(rows), 4)), alt)

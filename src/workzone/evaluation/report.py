@@ -13,7 +13,6 @@ from workzone.decisions.types import Code
 from workzone.evaluation.gallery import Gallery, reasons
 from workzone.evaluation.inputs import Evaluated
 from workzone.evaluation.slices import Slices
-from workzone.evaluation.style import Plot
 from workzone.evaluation.summary import Summary
 from workzone.evaluation.words import cautions, certificate_line, headline, percent
 from workzone.metrics import Interval
@@ -96,8 +95,8 @@ def figure_cell(interval: Interval | None, key: str = "", *, share: bool = False
     if not np.isfinite(interval.value):
         return Cell("not defined", key=key, note=note)
 
-    scale, digits, unit = (100.0, 1, "\u00a0%") if share else (1.0, 3, "")
-    ends = f"no interval{interval.method.removeprefix('none')}"
+    scale, digits, unit = (100.0, 1, "%") if share else (1.0, 3, "")
+    ends = "no interval"
     if np.isfinite(interval.low):
         ends = f"{scale * interval.low:.{digits}f} to {scale * interval.high:.{digits}f}{unit}"
     return Cell(f"{scale * interval.value:.{digits}f}{unit}", ends, key, float(interval.value), note)
@@ -119,15 +118,30 @@ def _tiles(s: Summary) -> list[tuple[str, Cell]]:
         )
     ]
     tiles.append(
-        ("MCC at 0.5", figure_cell(labels["mcc"], _key("systems", "argmax", "natural", "mcc"),
-                                   note=f"{s.n:,} images, {s.prevalence:.0%} roadwork, no abstention")),
-    )  # fmt: skip
+        (
+            "MCC at 0.5",
+            figure_cell(
+                labels["mcc"],
+                _key("systems", "argmax", "natural", "mcc"),
+                note=f"{s.n:,} images, {s.prevalence:.0%} roadwork, no abstention",
+            ),
+        ),
+    )
     both = sum(row.both_classes for row in s.sources)
     if both > 1:
-        tiles.append(("AUROC, mean over sources", figure_cell(s.macro["argmax"]["auroc"], "macro/argmax/auroc",
-                                                              note=f"{both} sources with both classes")))  # fmt: skip
+        tiles.append(
+            (
+                "AUROC, mean over sources",
+                figure_cell(s.macro["argmax"]["auroc"], "macro/argmax/auroc", note=f"{both} sources with both classes"),
+            )
+        )
     else:
-        tiles.append(("AUROC", figure_cell(labels["auroc"], _key("systems", "argmax", "natural", "auroc"), note=f"{s.n:,} images")))
+        tiles.append(
+            (
+                "AUROC",
+                figure_cell(labels["auroc"], _key("systems", "argmax", "natural", "auroc"), note=f"{s.n:,} images"),
+            )
+        )
     return tiles
 
 
@@ -154,7 +168,9 @@ def _system_table(s: Summary, rows: Sequence[tuple[str, str, str]], system: str,
 
 
 def _calibration_table(s: Summary) -> dict[str, Any]:
-    systems = [(key, title) for key, title in (("all_views", "all views"), ("one_view", "one view")) if key in s.calibration]
+    systems = [
+        (key, title) for key, title in (("all_views", "all views"), ("one_view", "one view")) if key in s.calibration
+    ]
     body = []
     for name, title in _CALIBRATION_ROWS:
         cells = []
@@ -163,7 +179,7 @@ def _calibration_table(s: Summary) -> dict[str, Any]:
             note = ""
             if name in ("ece", "ece_equal_mass"):
                 verdict = s.calibration[key]["ece_verdict" if name == "ece" else "ece_equal_mass_verdict"]
-                note = f"calibrated model: {verdict['null_mean']:.3f}, 95 % below {verdict['null_95']:.3f}"
+                note = f"calibrated model: {verdict['null_mean']:.3f}, 95% below {verdict['null_95']:.3f}"
                 note += "; above it" if value > verdict["null_95"] else "; chance explains it"
             text = f"{value:.3f}" if np.isfinite(value) else "not defined"
             shown = float(value) if np.isfinite(value) else None
@@ -175,15 +191,20 @@ def _calibration_table(s: Summary) -> dict[str, Any]:
 def _source_table(s: Summary) -> dict[str, Any]:
     rows = [
         {
-            "title": row.name, "n": row.n, "n_positive": row.n_positive, "n_groups": row.n_groups,
+            "title": row.name,
+            "n": row.n,
+            "n_positive": row.n_positive,
+            "n_groups": row.n_groups,
             "note": "" if row.both_classes else "one class only, not in the mean",
             "cells": [
-                figure_cell(getattr(row, system)[name], _key("per_source", str(k), system, name), share=name not in _NOT_PERCENT)
+                figure_cell(
+                    getattr(row, system)[name], _key("per_source", str(k), system, name), share=name not in _NOT_PERCENT
+                )
                 for system, name, _ in _SOURCE_COLUMNS
             ],
         }
         for k, row in enumerate(s.sources)
-    ]  # fmt: skip
+    ]
     both = [row for row in s.sources if row.both_classes]
     totals = []
     if len(both) > 1:
@@ -191,18 +212,32 @@ def _source_table(s: Summary) -> dict[str, Any]:
             figure_cell(s.macro[system][name], _key("macro", system, name), share=name not in _NOT_PERCENT)
             for system, name, _ in _SOURCE_COLUMNS
         ]
-        totals.append({
-            "title": f"mean over {len(both)} sources", "n": sum(r.n for r in both), "n_positive": sum(r.n_positive for r in both),
-            "n_groups": sum(r.n_groups for r in both), "note": "each source with the same weight", "cells": cells,
-        })  # fmt: skip
+        totals.append(
+            {
+                "title": f"mean over {len(both)} sources",
+                "n": sum(r.n for r in both),
+                "n_positive": sum(r.n_positive for r in both),
+                "n_groups": sum(r.n_groups for r in both),
+                "note": "each source with the same weight",
+                "cells": cells,
+            }
+        )
     cells = [
-        figure_cell(s.systems[system].natural[name], _key("systems", system, "natural", name), share=name not in _NOT_PERCENT)
+        figure_cell(
+            s.systems[system].natural[name], _key("systems", system, "natural", name), share=name not in _NOT_PERCENT
+        )
         for system, name, _ in _SOURCE_COLUMNS
     ]
-    totals.append({
-        "title": "all images pooled", "n": s.n, "n_positive": s.n_positive, "n_groups": s.n_groups,
-        "note": "large sources weigh most", "cells": cells,
-    })  # fmt: skip
+    totals.append(
+        {
+            "title": "all images pooled",
+            "n": s.n,
+            "n_positive": s.n_positive,
+            "n_groups": s.n_groups,
+            "note": "large sources weigh most",
+            "cells": cells,
+        }
+    )
     return {"head": [title for *_, title in _SOURCE_COLUMNS], "rows": rows, "totals": totals}
 
 
@@ -210,7 +245,9 @@ def _slice_table(slices: Slices) -> dict[str, Any]:
     blocks: dict[str, list[dict[str, Any]]] = {}
     for k, row in enumerate(slices.rows):
         cells = [
-            figure_cell(getattr(row, system)[name], _key("slices", str(k), system, name), share=name not in _NOT_PERCENT)
+            figure_cell(
+                getattr(row, system)[name], _key("slices", str(k), system, name), share=name not in _NOT_PERCENT
+            )
             for system, name, _ in _SLICE_COLUMNS
         ]
         blocks.setdefault(row.column, []).append(
@@ -236,9 +273,18 @@ def confusion_tables(e: Evaluated) -> list[tuple[str, Any, list[str]]]:
 
 
 def render(
-    e: Evaluated, s: Summary, slices: Slices, pictures: Gallery, plots: Mapping[str, Plot], *, version: str
+    e: Evaluated, s: Summary, slices: Slices, pictures: Gallery, plots: Mapping[str, str], *, version: str
 ) -> str:
-    """The page as text. Everything that comes from data is escaped; nothing is loaded from elsewhere."""
+    """The page as text. Everything that comes from data is escaped; nothing is loaded from elsewhere.
+
+    Args:
+        e: what was evaluated.
+        s: its figures.
+        slices: its slices.
+        pictures: mistakes and abstentions.
+        plots: inline SVG by name, as ``Plot.render`` makes it.
+        version: of this package.
+    """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -251,8 +297,8 @@ def render(
     columns = list(dict.fromkeys(key for row in e.calibrators for key in row))
     return template.render(
         name=str(e.meta.get("run", "evaluation")),
-        style=Markup((folder / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of this package
-        plots={name: Markup(plot.svg()) for name, plot in plots.items()},  # noqa: S704 - drawn above, names escaped
+        style=Markup((folder / "report.css").read_text(encoding="utf-8")),
+        plots={name: Markup(svg) for name, svg in plots.items()},
         s=s,
         status=s.certified,
         status_title=title,

@@ -21,9 +21,14 @@ FEW = 10
 
 _LABEL_NAMES = ("fnr", "fpr", "balanced_accuracy", "mcc", "auroc")
 _GAP = Metric(
-    "calibration_gap", "calibration", (-1, 1), None, "mean probability minus share of roadwork", ("p",),
+    "calibration_gap",
+    "calibration",
+    (-1, 1),
+    None,
+    "mean probability minus share of roadwork",
+    ("p",),
     lambda rows: rows.mean(rows.sample.p - rows.sample.y),
-)  # fmt: skip
+)
 _LABEL_METRICS = {**{name: METRICS[name] for name in _LABEL_NAMES}, "calibration_gap": _GAP}
 
 
@@ -98,7 +103,9 @@ def compute_slices(
             not_recorded.append(column)
             continue
         progress(f"slices by {column}")
-        ordered = sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda v: (v[0] == UNKNOWN, -v[1], v[0]))
+        ordered = sorted(
+            zip(names.tolist(), counts.tolist(), strict=True), key=lambda v: (v[0] == UNKNOWN, -v[1], v[0])
+        )
         if column == "confidence":
             ordered.sort()
         taken = 0
@@ -131,9 +138,15 @@ def _slice(column: str, value: str, part: Part, draws: Draws) -> Slice:
     else:
         note = ""
     return Slice(
-        column, value, n, n_positive, part.n_groups, label_figures(part, draws, _LABEL_METRICS),
-        policy_figures(part, draws, ("coverage", "risk", "fnr", "fpr")), note,
-    )  # fmt: skip
+        column,
+        value,
+        n,
+        n_positive,
+        part.n_groups,
+        label_figures(part, draws, _LABEL_METRICS),
+        policy_figures(part, draws, ("coverage", "risk", "fnr", "fpr")),
+        note,
+    )
 
 
 def _worst(
@@ -156,18 +169,26 @@ def _worst(
         caveat = "The other images lack a class, so there is nothing to compare it with."
     elif apart:
         caveat = (
-            f"The intervals do not overlap. It is still the lowest of {len(able)} slices, and the lowest of many is low "
-            "partly by chance."
+            f"The intervals do not overlap. It is still the lowest of {len(able)} slices, and the lowest of many is "
+            "low partly by chance."
         )
     else:
         caveat = (
-            f"The intervals overlap: with {row.n_positive} roadwork images and {row.n - row.n_positive} others in this slice "
-            f"the difference may be chance, the more so as it is the lowest of {len(able)} slices."
+            f"The intervals overlap: with {row.n_positive} roadwork images and {row.n - row.n_positive} others in this "
+            f"slice the difference may be chance, the more so as it is the lowest of {len(able)} slices."
         )
     return {
-        "column": row.column, "value": row.value, "n": row.n, "n_positive": row.n_positive, "metric": "balanced_accuracy",
-        "slice": own, "others": other, "differs": bool(apart), "compared": len(able), "caveat": caveat,
-    }  # fmt: skip
+        "column": row.column,
+        "value": row.value,
+        "n": row.n,
+        "n_positive": row.n_positive,
+        "metric": "balanced_accuracy",
+        "slice": own,
+        "others": other,
+        "differs": bool(apart),
+        "compared": len(able),
+        "caveat": caveat,
+    }
 
 
 def day_night_gap(everything: Part, bands: StrArray, draws: Draws) -> dict[str, Any]:
@@ -183,9 +204,14 @@ def day_night_gap(everything: Part, bands: StrArray, draws: Draws) -> dict[str, 
         missed = part.p < 0.5
         rates[name] = share(missed, part, draws, prevalence=1.0)
         drawn[name] = replicates(
-            ["accuracy"], missed.astype(np.int64), np.ones(len(part)), np.ones(len(part), dtype=np.int64),
-            groups=draws.units(part.groups), n_resamples=draws.resamples, seed=draws.seed + 101 * k,
-        )["accuracy"]  # fmt: skip
+            ["accuracy"],
+            missed.astype(np.int64),
+            np.ones(len(part)),
+            np.ones(len(part), dtype=np.int64),
+            groups=draws.units(part.groups),
+            n_resamples=draws.resamples,
+            seed=draws.seed + 101 * k,
+        )["accuracy"]
     difference = drawn["night"] - drawn["day"]
     low, high = np.quantile(difference, [(1 - draws.level) / 2, (1 + draws.level) / 2]).tolist()
     if any(rate.value in (0.0, 1.0) for rate in rates.values()):
@@ -203,7 +229,10 @@ def _grid(e: Evaluated) -> dict[str, Any]:
     rows = [name for name in ("dawn", "day", "dusk", "night") if (bands == name).any()]
     rows += sorted(set(bands.tolist()) - {*rows, UNKNOWN}) + ([UNKNOWN] if (bands == UNKNOWN).any() else [])
     names, counts = np.unique(weather, return_counts=True)
-    cols = [name for name, _ in sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda v: (v[0] == UNKNOWN, -v[1]))]
+    cols = [
+        name
+        for name, _ in sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda v: (v[0] == UNKNOWN, -v[1]))
+    ]
     cells = [[(bands == r) & (weather == c) for c in cols[:MAX_VALUES]] for r in rows]
     return {
         "rows": rows,

@@ -6,10 +6,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from workzone.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,10 +27,9 @@ class Palette:
     band: str
 
 
+# In an SVG each colour is replaced by the CSS variable of its role, so no two roles may share one.
 LIGHT = Palette("#1d2733", "#5d6b7a", "#e3e8ee", "#ffffff", "#c2560c", "#1f6fb2", "#b3261e", "#2f7d5b", "#8896a5")
 _ROLES = tuple(Palette.__slots__)
-# Colours that nothing else uses, so that each can be replaced by the CSS variable of its role.
-_TOKENS = Palette(*(f"#0a0b{i:02x}" for i in range(1, len(_ROLES) + 1)))
 
 _RC: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -56,6 +52,15 @@ _RC: dict[str, Any] = {
     "svg.hashsalt": "workzone",
     # Names of sources and slices are text, whatever signs they hold.
     "text.parse_math": False,
+    "text.color": LIGHT.ink,
+    "axes.labelcolor": LIGHT.ink,
+    "axes.edgecolor": LIGHT.muted,
+    "axes.titlecolor": LIGHT.ink,
+    "xtick.color": LIGHT.muted,
+    "ytick.color": LIGHT.muted,
+    "grid.color": LIGHT.grid,
+    "axes.facecolor": LIGHT.paper,
+    "figure.facecolor": LIGHT.paper,
 }
 
 Draw = Callable[["Figure", Palette], None]
@@ -63,7 +68,7 @@ Draw = Callable[["Figure", Palette], None]
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A picture that can be drawn in any palette.
+    """One picture.
 
     Attributes:
         name: file name without suffix.
@@ -77,53 +82,43 @@ class Plot:
     size: tuple[float, float]
     alt: str
 
-    def _save(self, target: Path | io.StringIO, palette: Palette, **options: Any) -> None:
-        """Draw on a fresh figure and save it; ticks are made while saving, so the style covers both."""
+    def render(self) -> tuple[bytes, str]:
+        """PNG (144 dots per inch, on white) and inline SVG.
+
+        The SVG has no prolog, metadata or addresses, and its colours are the CSS variables ``--plot-<role>``.
+        """
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
-        colours = {
-            "text.color": palette.ink,
-            "axes.labelcolor": palette.ink,
-            "axes.edgecolor": palette.muted,
-            "axes.titlecolor": palette.ink,
-            "xtick.color": palette.muted,
-            "ytick.color": palette.muted,
-            "grid.color": palette.grid,
-            "axes.facecolor": palette.paper,
-            "figure.facecolor": palette.paper,
-        }
-        with mpl.rc_context({**_RC, **colours}):
+        png, svg = io.BytesIO(), io.StringIO()
+        # Ticks are made while saving, so the style must still hold then.
+        with mpl.rc_context(_RC):
             figure = Figure(figsize=self.size, layout="constrained")
-            self.draw(figure, palette)
-            figure.savefig(target, **options)
+            self.draw(figure, LIGHT)
+            figure.savefig(png, dpi=144, metadata={"Software": None})
+            figure.set_layout_engine("none")
+            figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+        return png.getvalue(), self._inline(svg.getvalue())
 
-    def save_png(self, folder: Path) -> Path:
-        """Write ``name``.png, 144 dots per inch, on white."""
-        path = folder / f"{self.name}.png"
-        with atomic_path(path) as partial:
-            self._save(partial, LIGHT, dpi=144, metadata={"Software": None})
-        return path
-
-    def svg(self) -> str:
-        """Inline SVG without prolog, metadata or addresses; its colours are the CSS variables ``--plot-<role>``."""
-        stream = io.StringIO()
-        self._save(stream, _TOKENS, format="svg", transparent=True, metadata={"Date": None})
-        text = stream.getvalue()
+    def _inline(self, text: str) -> str:
         text = text[text.index("<svg") :]
         text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
         text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
         text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+        # The stylesheet of the plot would otherwise hold for the whole page.
+        text = re.sub(r"<style[^>]*>\s*\*", "<style>svg *", text)
         # Two plots of one page may use the same name for different clip paths or glyphs.
         text = re.sub(r'(\bid=")', rf"\g<1>{self.name}-", text)
         text = re.sub(r'(href="#|url\(#)', rf"\g<1>{self.name}-", text)
         for role in _ROLES:
-            text = text.replace(getattr(_TOKENS, role), f"var(--plot-{role})")
+            text = text.replace(getattr(LIGHT, role), f"var(--plot-{role})")
         text = re.sub(r"font-family: ?[^;\"]*", "font-family: inherit", text)
         text = re.sub(r"(font: ?[^;\"]*?\d(?:px|pt)) [^;\"]*", r"\1 inherit", text)
         width, height = (round(72 * side) for side in self.size)
         head = f'<svg role="img" viewBox="0 0 {width} {height}" aria-labelledby="{self.name}-alt">'
-        return re.sub(r"<svg[^>]*>", lambda _: f'{head}<title id="{self.name}-alt">{_escape(self.alt)}</title>', text, count=1)
+        return re.sub(
+            r"<svg[^>]*>", lambda _: f'{head}<title id="{self.name}-alt">{_escape(self.alt)}</title>', text, count=1
+        )
 
 
 def _escape(text: str) -> str:

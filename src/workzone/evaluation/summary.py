@@ -128,8 +128,13 @@ class Summary:
             },
             "per_source": [
                 {
-                    "source": s.name, "n": s.n, "n_roadwork": s.n_positive, "n_groups": s.n_groups,
-                    "in_macro": s.both_classes, "argmax": plain(s.argmax), "policy": plain(s.policy),
+                    "source": s.name,
+                    "n": s.n,
+                    "n_roadwork": s.n_positive,
+                    "n_groups": s.n_groups,
+                    "in_macro": s.both_classes,
+                    "argmax": plain(s.argmax),
+                    "policy": plain(s.policy),
                 }
                 for s in self.sources
             ],
@@ -141,7 +146,7 @@ class Summary:
             "calibration": plain(self.calibration),
             "promises": [plain({name: getattr(p, name) for name in Promise.__slots__}) for p in self.promises],
             "certified": self.certified,
-        }  # fmt: skip
+        }
 
 
 def summarise(e: Evaluated, settings: EvaluateConfig, *, seed: int, progress: Callable[[str], None]) -> Summary:
@@ -161,11 +166,18 @@ def summarise(e: Evaluated, settings: EvaluateConfig, *, seed: int, progress: Ca
         systems["one_view"] = _argmax("answer at 0.5, one view", one, draws, settings.prevalence)
     progress("figures by source")
     names, counts = np.unique(e.sources, return_counts=True)
-    ordered = [name for name, _ in sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda v: (-v[1], v[0]))]
+    ordered = [
+        name for name, _ in sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda v: (-v[1], v[0]))
+    ]
     parts = [part.take(e.sources == name) for name in ordered]
     sources = tuple(
         SourceRow(
-            name, len(p), p.n_positive, p.n_groups, label_figures(p, draws, MACRO_LABELS), policy_figures(p, draws, MACRO_POLICY)
+            name,
+            len(p),
+            p.n_positive,
+            p.n_groups,
+            label_figures(p, draws, MACRO_LABELS),
+            policy_figures(p, draws, MACRO_POLICY),
         )
         for name, p in zip(ordered, parts, strict=True)
     )
@@ -237,7 +249,9 @@ def _promise(g: Guarantee, part: Part, draws: Draws) -> Promise:
     """What the test images say about a guarantee, counted by its own unit."""
     truth, answer = (1, Code.NO_ROADWORK) if g.risk == "false_negative_rate" else (0, Code.ROADWORK)
     if g.risk not in ("false_negative_rate", "false_positive_rate"):
-        empty = share(np.zeros(0, dtype=bool), part.take(np.zeros(len(part), dtype=bool)), draws, prevalence=part.prevalence)
+        empty = share(
+            np.zeros(0, dtype=bool), part.take(np.zeros(len(part), dtype=bool)), draws, prevalence=part.prevalence
+        )
         return Promise(
             g.risk, g.unit, g.status, g.alpha, 1 - g.delta, g.sentence(), 0, empty, "not measured on these images"
         )

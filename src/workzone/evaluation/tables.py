@@ -20,7 +20,7 @@ _POLICY = (
     ("fnr", "roadwork missed"),
     ("fpr", "false alarms"),
 )
-_LABELS = (("mcc", "MCC"), ("auroc", "AUROC"))
+_LABELS = (("mcc", "MCC at 0.5"), ("auroc", "AUROC"))
 
 
 def summary_rows(s: Summary) -> list[tuple[str, str, str]]:
@@ -31,7 +31,7 @@ def summary_rows(s: Summary) -> list[tuple[str, str, str]]:
         for name, title in _POLICY
         for value in (s.systems["policy"].natural[name],)
     ]
-    rows += [(f"{title} at 0.5", shown(s.systems["argmax"].natural[name]), n) for name, title in _LABELS]
+    rows += [(title, shown(s.systems["argmax"].natural[name]), n) for name, title in _LABELS]
     stated = s.systems["argmax"].stated["mcc"]
     rows.append(("MCC at 0.5, restated", shown(stated), f"at {s.stated_prevalence:.0%} roadwork"))
     both = sum(row.both_classes for row in s.sources)
@@ -47,7 +47,8 @@ def summary_rows(s: Summary) -> list[tuple[str, str, str]]:
     rows += [
         (
             f"promise: {p.risk.replace('_', ' ')} at most {p.alpha:.1%}",
-            p.status.replace("_", " ") + ("; " + percent(p.measured) + " here" if np.isfinite(p.measured.value) else ""),
+            p.status.replace("_", " ")
+            + ("; " + percent(p.measured) + " here" if np.isfinite(p.measured.value) else ""),
             f"{p.events} of {p.measured.n:,} {p.unit}s",
         )
         for p in s.promises

@@ -15,12 +15,12 @@ _FEW_GROUPS = 20
 
 
 def percent(interval: Interval) -> str:
-    """``4.5 % (2.1 to 8.3 %)``; says so where there is no value or no interval."""
+    """``4.5% (2.1 to 8.3%)``; says so where there is no value or no interval."""
     if not np.isfinite(interval.value):
         return "not defined"
     if not np.isfinite(interval.low):
-        return f"{100 * interval.value:.1f} % (no interval{interval.method.removeprefix('none')})"
-    return f"{100 * interval.value:.1f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f} %)"
+        return f"{100 * interval.value:.1f}% (no interval{interval.method.removeprefix('none')})"
+    return f"{100 * interval.value:.1f}% ({100 * interval.low:.1f} to {100 * interval.high:.1f}%)"
 
 
 def count(n: int, noun: str, plural: str | None = None) -> str:
@@ -32,22 +32,23 @@ def headline(s: Summary) -> list[str]:
     """What the policy did, in words that need no statistics."""
     policy, c = s.systems["policy"].natural, s.counts
     lines = [
-        f"Of {count(s.n, 'image')} ({s.n_positive:,} with roadwork, {s.prevalence:.0%}) the detector decided {c['decided']:,}, "
-        f"that is {percent(policy['coverage'])}, and left {c['abstained']:,} to a person."
+        f"Of {count(s.n, 'image')} ({s.n_positive:,} with roadwork, {s.prevalence:.0%}) the detector decided "
+        f"{c['decided']:,}, that is {percent(policy['coverage'])}, and left {c['abstained']:,} to a person."
     ]
     if c["decided"]:
         lines.append(
             f"Of its {count(c['decided'], 'decision')} {c['wrong']:,} {'was' if c['wrong'] == 1 else 'were'} wrong: "
             f"{percent(policy['risk'])}."
         )
-        answered = []
+        answered, others = [], s.n - s.n_positive
         if s.n_positive:
             answered.append(
-                f"'no roadwork' to {c['missed']:,} of {count(s.n_positive, 'image')} with roadwork, {percent(policy['fnr'])}"
+                f"'no roadwork' to {c['missed']:,} of {count(s.n_positive, 'image')} with roadwork, "
+                f"{percent(policy['fnr'])}"
             )
-        if s.n_positive < s.n:
+        if others:
             answered.append(
-                f"'roadwork' to {c['false_alarms']:,} of {count(s.n - s.n_positive, 'image')} without, {percent(policy['fpr'])}"
+                f"'roadwork' to {c['false_alarms']:,} of {count(others, 'image')} without, {percent(policy['fpr'])}"
             )
         lines.append(f"It answered {', and '.join(answered)}.")
     else:
@@ -101,17 +102,21 @@ def _sample(s: Summary) -> list[str]:
     wide = [
         f"{name} ({value:.2f})"
         for name, value in (
-            ("missed roadwork", policy["fnr"]), ("false alarms", policy["fpr"]), ("wrong among decided", policy["risk"]),
+            ("missed roadwork", policy["fnr"]),
+            ("false alarms", policy["fpr"]),
+            ("wrong among decided", policy["risk"]),
             ("MCC at 0.5", labels["mcc"]),
         )
         if np.isfinite(value.low) and value.high - value.low > _WIDE
-    ]  # fmt: skip
+    ]
     if wide:
         found.append(f"Wide intervals, too wide to compare models by: {', '.join(wide)}.")
     if s.draws.by_group and 1 < s.n_groups < _FEW_GROUPS:
         found.append(f"Only {s.n_groups} independent groups: intervals by group are themselves uncertain.")
     if s.draws.by_group and s.n_groups == 1:
-        found.append("All images belong to one group, so no interval can be given: they may all be alike.")
+        found.append(
+            "All images belong to one group and may all be alike: they say next to nothing about other places."
+        )
     return found
 
 
@@ -132,7 +137,9 @@ def _shortcuts(s: Summary) -> list[str]:
                 "Judge by the mean over sources."
             )
         elif s.source_auroc > 0.7:
-            found.append(f"{known}; judge by the mean over sources (AUROC {mean:.2f}), not by the pooled figure ({pooled:.2f}).")
+            found.append(
+                f"{known}; judge by the mean over sources (AUROC {mean:.2f}), not by the pooled figure ({pooled:.2f})."
+            )
         thin = [row.name for row in both if min(row.n_positive, row.n - row.n_positive) < FEW]
         if thin:
             found.append(
@@ -157,13 +164,14 @@ def _slices(slices: Slices) -> list[str]:
     if slices.worst is not None and slices.worst["differs"]:
         w = slices.worst
         found.append(
-            f"Weakest slice: {w['column'].replace('_', ' ')} '{w['value']}' with balanced accuracy {w['slice']:.2f} against "
-            f"{w['others']:.2f} on the others. {w['caveat']}"
+            f"Weakest slice: {w['column'].replace('_', ' ')} '{w['value']}' with balanced accuracy {w['slice']:.2f} "
+            f"against {w['others']:.2f} on the others. {w['caveat']}"
         )
     if slices.day_night["verdict"] == "differs":
         gap = slices.day_night["gap"]
         found.append(
-            f"At 0.5, the share of missed roadwork is {100 * abs(gap.value):.0f} points {'higher' if gap.value > 0 else 'lower'} "
-            f"at night than by day ({100 * gap.low:+.0f} to {100 * gap.high:+.0f})."
+            f"At 0.5, the share of missed roadwork is {100 * abs(gap.value):.0f} points "
+            f"{'higher' if gap.value > 0 else 'lower'} at night than by day "
+            f"({100 * gap.low:+.0f} to {100 * gap.high:+.0f})."
         )
     return found

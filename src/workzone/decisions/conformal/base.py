@@ -25,7 +25,8 @@ class ConformalSets(ABC):
 
     def __init__(self, alpha: float = 0.1) -> None:
         if not 0.0 < alpha < 1.0:
-            raise ConfigError(f"alpha is {alpha}, but must lie strictly between 0 and 1", where=f"conformal {self.name!r}")
+            where = f"conformal {self.name!r}"
+            raise ConfigError(f"alpha is {alpha}, but must lie strictly between 0 and 1", where=where)
         self.alpha = alpha
         self.limits: FloatArray | None = None
 
@@ -33,7 +34,7 @@ class ConformalSets(ABC):
     def scores(self, probability: FloatArray, u: FloatArray | None = None) -> FloatArray:
         """Nonconformity (N, K) of each label; ``u`` (N,) in [0, 1] only for the members that can randomise."""
 
-    def check(self, classes: int) -> None:
+    def check(self, classes: int) -> None:  # noqa: B027 - most members have nothing to check
         """Raise ConfigError where the settings mean nothing for this number of classes."""
 
     def fit(self, probability: FloatArray, labels: IntArray, u: FloatArray | None = None) -> Self:
@@ -41,7 +42,7 @@ class ConformalSets(ABC):
         p = as_classes(probability)
         self.check(p.shape[1])
         y = np.asarray(labels, dtype=np.int64)
-        if y.shape != (len(p),) or (len(y) and not (0 <= y.min() and y.max() < p.shape[1])):
+        if y.shape != (len(p),) or (len(y) and not (y.min() >= 0 and y.max() < p.shape[1])):
             raise ValueError(f"labels must have shape ({len(p)},) and lie in 0..{p.shape[1] - 1}")
         self.limits = self._limits(self.scores(p, u)[np.arange(len(p)), y], y, p.shape[1])
         return self

@@ -30,7 +30,7 @@ class Raps(Aps):
         self.lam = lam
 
     def check(self, classes: int) -> None:
-        """Raise ConfigError where no label can be penalised, or the penalty cannot change a set."""
+        """Raise ConfigError where no label can be penalised."""
         if self.k_reg >= classes:
             raise ConfigError(
                 f"with k_reg {self.k_reg} and {classes} classes no rank exceeds k_reg, so the penalty is always zero",
@@ -41,4 +41,5 @@ class Raps(Aps):
     def scores(self, probability: FloatArray, u: FloatArray | None = None) -> FloatArray:
         """Score of APS plus penalty (N, K)."""
         _, rank = ranks(probability)
-        return np.asarray(super().scores(probability, u) + self.lam * np.maximum(0, rank - self.k_reg), dtype=np.float64)
+        penalty = self.lam * np.maximum(0, rank - self.k_reg)
+        return np.asarray(super().scores(probability, u) + penalty, dtype=np.float64)

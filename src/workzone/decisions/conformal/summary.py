@@ -54,7 +54,7 @@ def summarise_sets(sets: NDArray[np.bool_], labels: IntArray) -> SetSummary:
 
     inside, y = np.asarray(sets, dtype=bool), np.asarray(labels, dtype=np.int64)
     if inside.ndim != 2 or not len(inside) or y.shape != (len(inside),):
-        raise ValueError(f"sets (N, K) and labels (N,) must be given for at least one image, got {inside.shape}, {y.shape}")
+        raise ValueError(f"expected sets (N, K) and labels (N,) of at least one image, got {inside.shape}, {y.shape}")
     n, classes = inside.shape
     covered, size = inside[np.arange(n), y], inside.sum(axis=1)
     low, high = clopper_pearson(int(covered.sum()), n)

@@ -28,7 +28,8 @@ class ApsPolicy(SetPolicy):
     def _limits(
         self, data: CalibData, probability: FloatArray, uncertainty: Mapping[str, FloatArray] | None
     ) -> tuple[tuple[Limit, Limit], tuple[Guarantee, ...]]:
-        own = 1.0 - of_label(nonconformity(probability), data.labels)
+        # The probability of the true label in the form in which ``decide`` meets it: as the score of the other one.
+        own = of_label(nonconformity(probability), 1 - data.labels)
         scores = by_unit(np.where(own >= 0.5, own, 1.0), data, self.unit)
         reached, promise = split_conformal(
             scores,

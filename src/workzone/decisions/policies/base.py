@@ -181,6 +181,7 @@ def read_measures(
         if column.shape != (n,):
             raise ValueError(f"measure {name!r} must have shape ({n},), got {column.shape}")
         if not np.isfinite(column).all():
-            raise DataError(f"the uncertainty measure {name!r} is not finite for every image", where=f"policy {policy!r}")
+            where = f"policy {policy!r}"
+            raise DataError(f"the uncertainty measure {name!r} is not finite for every image", where=where)
         columns.append(column)
     return np.column_stack(columns) if columns else np.zeros((n, 0))

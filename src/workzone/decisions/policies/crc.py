@@ -61,9 +61,8 @@ class RiskControlPolicy(ThresholdPolicy):
         needed = n_needed(alpha)
         things = f"{'roadwork' if which == 'low' else 'no_roadwork'} {self.unit}s"
         if saturated:
-            return Exit("uncertified", None), promise.model_copy(
-                update={"reason": f"More than {allowed} of {n} {things} have probability 1, so no threshold excludes them."}
-            )
+            reason = f"More than {allowed} of {n} {things} have probability 1, so no threshold excludes them."
+            return Exit("uncertified", None), promise.model_copy(update={"reason": reason})
         reason = f"There are {n} {things} and at least {needed} are needed; {n} allow {1 / (n + 1):.2%} at best."
         update = {"needed": needed, "needed_without_errors": needed, "tightest": 1 / (n + 1), "reason": reason}
         return Exit("uncertified", None), promise.model_copy(update=update)

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
+
 from workzone import calibration, decisions
 from workzone.bundle.schema import hash_engine
 from workzone.config import RunConfig
 from workzone.data.roles import CalibData
-from workzone.decisions import Policy, fit_policy, issue
+from workzone.decisions import POLICIES, Policy, fit_policy, issue
+from workzone.decisions.uncertainty import from_views
+from workzone.errors import ConfigError
 from workzone.files import read_json, sha256_file, sha256_json, write_json
 from workzone.pipeline.artifacts import Artifacts
 from workzone.pipeline.phase import Context, PhaseSpec
 from workzone.pipeline.phases.calibrate import calibration_parts
 from workzone.pipeline.variants import ENGINE_KEYS, variants
-from workzone.predictions import Predictions
+from workzone.predictions import FloatArray, Predictions
 
 
 def _run(context: Context) -> None:
     artifacts = context.artifacts
     data = context.open(CalibData)
     for variant in variants(context.config):
-        scored = data.with_scores(Predictions.load(artifacts.calibration_scores(variant)))
-        first, second = calibration_parts(scored, context.config)
+        predictions = Predictions.load(artifacts.calibration_scores(variant))
+        first, second = calibration_parts(data.with_scores(predictions), context.config)
         calibrator = calibration.from_dict(read_json(artifacts.calibrator(variant)))
-        policy = fit_policy(make_policy(context.config), calibrator, second, calibration=first)
+        policy = fit_policy(
+            make_policy(context.config),
+            calibrator,
+            second,
+            calibration=first,
+            uncertainty=measures(predictions, second, calibrator(second.scores)),
+        )
         name, _, precision = variant.partition("-")
         certificate = issue(
             policy,
@@ -41,18 +51,24 @@ def _run(context: Context) -> None:
 
 def make_policy(config: RunConfig) -> Policy:
     """The unfitted policy of the configuration."""
-    d = config.decide
-    if d.policy == "argmax":
-        return decisions.create("argmax")
-    return decisions.create(
-        "threshold",
-        target_fnr=d.target_fnr,
-        target_fpr=d.target_fpr,
-        delta=d.delta,
-        min_coverage=d.min_coverage,
-        if_not_certifiable=d.if_not_certifiable,
-        unit=d.unit,
-    )
+    chosen = config.decide
+    known = inspect.signature(POLICIES[chosen.policy]).parameters
+    if chosen.unit == "group" and chosen.policy != "argmax" and "unit" not in known:
+        raise ConfigError(
+            f"policy {chosen.policy!r} makes its promise about images only",
+            where="decide.unit=group",
+            fix="use decide.unit=image, or one of the policies threshold, crc, lac, mondrian, aps",
+        )
+    return decisions.create(chosen.policy, **{k: v for k, v in chosen.model_dump().items() if k in known})
+
+
+def measures(predictions: Predictions, data: CalibData, probability: FloatArray) -> dict[str, FloatArray] | None:
+    """Uncertainty measures of the images of ``data``, None where the views were not scored."""
+    if predictions.view_log_odds is None:
+        return None
+    row = {image_id: i for i, image_id in enumerate(predictions.ids.tolist())}
+    order = [row[image_id] for image_id in data.ids.tolist()]
+    return from_views(probability, predictions.view_log_odds[order])
 
 
 def engine_files(artifacts: Artifacts, variant: str) -> dict[str, str]:

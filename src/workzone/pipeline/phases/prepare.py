@@ -38,6 +38,13 @@ def _run(context: Context) -> None:
             where=config.data,
             fix="give one sub-folder per class, or a table with a label column",
         )
+    if manifest.frame["label"].n_unique() - int(manifest.frame["label"].has_nulls()) == 1:
+        only = "roadwork" if manifest.frame["label"].drop_nulls()[0] == 1 else "no_roadwork"
+        raise DataError(
+            f"the labelled images are of one class only, {only}",
+            where=config.data,
+            fix="add images of the other class, or name its folder or label with source.positive or source.negative",
+        )
     shares = {r: getattr(config.split, r) for r in ("train", "val_select", "val_calib", "val_test")}
     splits = make_splits(
         manifest, shares, seed=config.seed, near_duplicates=config.split.near_duplicates, given=config.split.file
