@@ -311,6 +311,17 @@ def test_isotonic_keeps_the_ranking_between_block_centres() -> None:
     assert calibrator.probabilities.max() <= 1 - end
 
 
+def test_histogram_by_hand() -> None:
+    # 40 images, ten bins of four; no bin is sure of itself.
+    labels = np.repeat([0, 0, 0, 0, 0, 1, 1, 1, 1, 1], 4)
+    labels[0] = 1
+    calibrator = fitted("histogram", labels, np.arange(40.0))
+    stored = calibrator.parameters()
+    np.testing.assert_allclose(stored["edges"], np.arange(3.5, 39, 4))
+    np.testing.assert_allclose(stored["probabilities"], [1 / 4] + [1 / 6] * 4 + [5 / 6] * 5)
+    assert calibrator(np.array([-9.0, 3.4, 3.6, 99.0])).tolist() == [1 / 4, 1 / 4, 1 / 6, 1 - 1 / 6]
+
+
 def test_pooling_by_hand() -> None:
     means, starts = pool_adjacent_violators(np.array([1.0, 0.0, 2.0, 1.0, 3.0]), np.array([1.0, 3.0, 1.0, 1.0, 1.0]))
     np.testing.assert_allclose(means, [0.25, 1.5, 3.0])

@@ -61,7 +61,7 @@ def test_the_best_is_fitted_on_all_images_and_the_choice_is_repeatable() -> None
 def test_rows_report_every_candidate_in_order() -> None:
     data = sample(300, slope=0.6, shift=0.0, seed=2)
     hours = {"hour_band": np.repeat(["day", "night"], 150), "source": np.full(300, "a")}
-    result = select(replace(data, columns=hours), list(CALIBRATORS), seed=0)
+    result = select(replace(data, columns=hours), list(CALIBRATORS), folds=3, repeats=1, seed=0)
     assert [row.name for row in result.table] == list(CALIBRATORS)
     for row in result.table:
         assert row.cv_nll is not None

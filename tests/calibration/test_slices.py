@@ -40,17 +40,25 @@ def test_recovers_the_offsets() -> None:
     assert o["night"] - o["day"] == pytest.approx(-0.9, abs=0.15)
 
 
-def test_offsets_are_shrunk_towards_the_global_map() -> None:
+def test_the_narrower_the_prior_the_nearer_the_global_map(monkeypatch: pytest.MonkeyPatch) -> None:
     data = sample(400, {"day": 0.5, "night": -0.5}, [0.5, 0.5], seed=1)
-    shrunk = PerSliceCalibrator().fit(data).offsets
-    alone = {h: create("platt").fit(data.take(data.columns["hour_band"] == h)).parameters() for h in shrunk}
-    free = alone["day"]["intercept"] - alone["night"]["intercept"]
-    assert 0 < shrunk["day"] - shrunk["night"] < free
+    spread = []
+    for sd in (0.0, 0.01, 0.1, 0.4, 1.6, 100.0):
+        monkeypatch.setattr("workzone.calibration.slices.PRIOR_SDS", (sd,))
+        fitted = PerSliceCalibrator().fit(data)
+        spread.append(fitted.offsets.get("day", 0.0) - fitted.offsets.get("night", 0.0))
+    assert spread[0] == 0.0
+    assert (np.diff(spread) > 0).all()
+    assert spread[1] < 0.02
+    # With hardly a prior left, each offset is where the slice's mean probability is its mean target.
+    night = data.columns["hour_band"] == "night"
+    smooth = (data.n_positive + 1) / (data.n_positive + 2), 1 / (len(data) - data.n_positive + 2)
+    assert fitted.apply(data)[night].mean() == pytest.approx(np.where(data.labels[night], *smooth).mean(), abs=1e-4)
 
 
 def test_better_where_slices_differ_and_no_worse_where_they_do_not() -> None:
     gain, loss = [], []
-    for seed in range(8):
+    for seed in range(5):
         for shift, gathered in ((0.8, gain), (0.0, loss)):
             shifts, shares = {"day": shift, "night": -shift}, [0.6, 0.4]
             train, test = (sample(n, shifts, shares, seed=seed + k) for n, k in ((716, 0), (20_000, 100)))
@@ -123,6 +131,6 @@ def test_the_configuration_offers_every_member_that_needs_no_slices() -> None:
 
 def test_selection_compares_it_slice_by_slice() -> None:
     data = sample(900, {"day": 1.0, "night": -1.0}, [0.5, 0.5], seed=3)
-    assert select(data, ["temperature", "platt", "per_slice"], seed=0).best.name == "per_slice"
+    assert select(data, ["temperature", "platt", "per_slice"], repeats=1, seed=0).best.name == "per_slice"
     flat = sample(900, {"day": 0.0, "night": 0.0}, [0.5, 0.5], seed=3)
-    assert select(flat, ["temperature", "platt", "per_slice"], seed=0).best.name == "platt"
+    assert select(flat, ["temperature", "platt", "per_slice"], repeats=1, seed=0).best.name == "platt"

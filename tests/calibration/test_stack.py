@@ -62,7 +62,7 @@ def test_weights_of_members_that_agree_or_dominate(weigh: Any) -> None:
 def test_does_not_lose_to_temperature() -> None:
     worse = []
     for seed in range(12):
-        train, test = sample(716, lambda u: sigmoid(u / 2), seed), sample(20_000, lambda u: sigmoid(u / 2), seed + 100)
+        train, test = sample(716, lambda u: sigmoid(u / 2), seed), sample(10_000, lambda u: sigmoid(u / 2), seed + 100)
         stack, alone = create("stack").fit(train), create("temperature").fit(train)
         worse.append(nll(stack(test.scores), test.labels) - nll(alone(test.scores), test.labels))
     assert np.mean(worse) < 0.001
@@ -74,7 +74,7 @@ def test_takes_the_mixture_where_it_is_clearly_better() -> None:
     def truth(u: np.ndarray) -> np.ndarray:
         return 0.12 + 0.6 * sigmoid(u)
 
-    train, test = sample(30_000, truth), sample(100_000, truth, seed=1)
+    train, test = sample(30_000, truth), sample(50_000, truth, seed=1)
     fitted = StackingCalibrator(["none", "platt"]).fit(train)
     losses = [m.loss for m in fitted.members]
     assert fitted.mixture_loss is not None

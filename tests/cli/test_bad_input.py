@@ -137,6 +137,21 @@ def test_bad_words(call: Call, tmp_path: Path, words: list[str], says: str) -> N
     assert (tmp_path / "file").read_text() == "x"
 
 
+def test_a_folder_in_use(call: Call, tmp_path: Path) -> None:
+    import fcntl
+
+    out = tmp_path / "run"
+    out.mkdir()
+    with (out / ".lock").open("w") as held:
+        held.write("process 1 on elsewhere")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        check_paragraph(
+            call("run", "data=synthetic", f"out={out}"), "another run is working in this folder (process 1 on"
+        )
+    assert [p.name for p in out.iterdir()] == [".lock"]
+
+
 def test_unknown_options_and_commands(call: Call) -> None:
     for words in (["run", "--nope"], ["nope"], ["data", "nope"]):
         answer = call(*words)

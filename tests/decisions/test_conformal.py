@@ -62,7 +62,7 @@ def test_coverage_holds_in_expectation_for_any_number_of_classes(name: str, k: i
     if name == "raps" and k == 2:
         pytest.skip("refused below")
     covered, by_class = [], []
-    for seed in range(150):
+    for seed in range(80):
         p, y = classes(360, k, seed=seed)
         sets = CONFORMAL[name](0.1).fit(p[:60], y[:60])(p[60:])
         inside = sets[np.arange(300), y[60:]]
@@ -79,12 +79,12 @@ def test_coverage_holds_in_expectation_for_any_number_of_classes(name: str, k: i
 @pytest.mark.stat
 def test_randomised_aps_is_exact_and_the_other_one_conservative() -> None:
     exact, safe = [], []
-    for seed in range(200):
+    for seed in range(120):
         p, y = classes(400, 5, seed=seed)
         u = np.random.default_rng(1000 + seed).random(400)
         exact.append(Aps(0.2).fit(p[:99], y[:99], u[:99])(p[99:], u[99:])[np.arange(301), y[99:]].mean())
         safe.append(Aps(0.2).fit(p[:99], y[:99])(p[99:])[np.arange(301), y[99:]].mean())
-    assert np.mean(exact) == pytest.approx(0.8, abs=3 * np.std(exact) / np.sqrt(200))
+    assert np.mean(exact) == pytest.approx(0.8, abs=3 * np.std(exact) / np.sqrt(120))
     assert np.mean(safe) > np.mean(exact)
 
 
@@ -256,9 +256,8 @@ def test_mondrian_agrees_with_crepes() -> None:
     extras = pytest.importorskip("crepes.extras")
     p, y = classes(700, 3)
     model = crepes.WrapClassifier(Given(3))
-    model.calibrate(p[:300], y[:300], class_cond=True, nc=extras.hinge)
-    theirs = np.asarray(model.predict_set(p, confidence=0.9, smoothing=False))
-    # Theirs keeps a label whose p-value is at least alpha, ours where it exceeds alpha.
-    ours = Mondrian(0.1).fit(p[:300], y[:300])(p)
-    assert (theirs >= ours).all()
-    assert (theirs != ours).mean() < 0.01
+    # With 99 images of a class (n + 1) alpha is whole, and 1 - 0.9 in floats is below 0.1: theirs keeps one label more.
+    model.calibrate(p[:305], y[:305], class_cond=True, nc=extras.hinge)
+    found = model.predict_set(p, confidence=0.9, smoothing=False)
+    theirs = np.array([np.isin(np.arange(3), labels) for labels in found])
+    assert np.array_equal(Mondrian(0.1).fit(p[:305], y[:305])(p), theirs)

@@ -21,7 +21,7 @@ from workzone.predictions import logit, sigmoid
 
 pytestmark = pytest.mark.stat
 
-ALPHA, DELTA, MU, DRAWS = 0.02, 0.05, 2.0, 4000
+ALPHA, DELTA, MU, DRAWS = 0.02, 0.05, 2.0, 2500
 Rule = Callable[[np.ndarray], float | None]
 
 
@@ -101,7 +101,7 @@ def halves(rng: np.random.Generator, n: int) -> tuple[CalibData, CalibData]:
 
 @pytest.mark.parametrize("calibrator", ["platt", "isotonic"])
 def test_end_to_end_with_the_calibrator_fitted_on_the_other_half(calibrator: str) -> None:
-    draws, rng, exceeded, decided = 1000, np.random.default_rng(5), 0, 0
+    draws, rng, exceeded, decided = 350, np.random.default_rng(5), 0, 0
     at = np.linspace(-8, 8, 16001)
     for _ in range(draws):
         first, second = halves(rng, 1000)

@@ -112,7 +112,7 @@ def test_every_promise_says_what_it_promises(row: str) -> None:
         if g.status == "certified":
             assert g.errors <= g.n
             assert g.bound <= g.alpha
-        else:
+        elif "this one alone passes" not in g.reason:
             assert g.needed is not None
             assert g.needed > g.n
             assert g.needed_without_errors is not None
@@ -210,6 +210,17 @@ def test_argmax_threshold() -> None:
     assert ArgmaxPolicy().decide(np.array([0.5])).codes.tolist() == [Code.ROADWORK]
     with pytest.raises(DataError, match="both classes"):
         ArgmaxPolicy(remap=True).fit(CalibData.from_arrays([1, 1], [0.0, 1.0]), np.array([0.2, 0.4]))
+
+
+def test_risks_that_are_proved_together_fail_together_and_say_which_one_is_to_blame() -> None:
+    data, p = scored(1200)
+    policy = create("ltt", target_fnr=0.05, target_fpr=1e-4, family="holm").fit(data, p)
+    first, second = policy.guarantees
+    assert first.status == second.status == "not_certifiable"
+    assert "this one alone passes" in first.reason
+    assert second.needed is not None
+    assert second.needed > second.n
+    assert all("uncertified" in r for r in policy.decide(p).reasons)
 
 
 def test_too_few_positives_is_not_certifiable_and_says_how_many_are_needed() -> None:

@@ -72,14 +72,14 @@ def fitted_sets(policy: SetPolicy, draw: Draw) -> tuple[float, float]:
 
 def test_lac_covers_in_expectation_and_not_more_than_it_must() -> None:
     n, alpha = 20, 0.1
-    lost = [np.mean(fitted_sets(create("lac", alpha=alpha), d)) for d in draws(n, 1000)]  # type: ignore[arg-type]
+    lost = [np.mean(fitted_sets(create("lac", alpha=alpha), d)) for d in draws(n, 600)]  # type: ignore[arg-type]
     assert not above(lost, alpha)
     assert not above(-np.array(lost), -(alpha - 1 / (n + 1)))
 
 
 def test_a_quantile_without_the_correction_is_caught() -> None:
     n, alpha, lost = 20, 0.1, []
-    for data, p in draws(n, 1000):
+    for data, p in draws(n, 600):
         q = float(np.quantile(np.where(data.labels == 1, 1 - p, p), 1 - alpha))
         lost.append(np.mean(miscoverage(q, q)))
     assert above(lost, alpha)
@@ -116,7 +116,7 @@ def test_mondrian_covers_each_class_where_lac_does_not() -> None:
 
 def test_aps_covers_in_expectation() -> None:
     for alpha in (0.05, 0.2):
-        lost = [np.mean(fitted_sets(create("aps", alpha=alpha), d)) for d in draws(100, 300)]  # type: ignore[arg-type]
+        lost = [np.mean(fitted_sets(create("aps", alpha=alpha), d)) for d in draws(100, 200)]  # type: ignore[arg-type]
         assert not above(lost, alpha)
 
 
@@ -181,19 +181,23 @@ def selected_share(cut: float) -> float:
 
 @pytest.mark.parametrize("promise", ["confidence", "expectation"])
 def test_scrc_keeps_its_promise_among_the_selected(promise: str) -> None:
-    risks, shares = [], []
-    for d in draws(400, 300, seed=4):
-        policy = create("scrc", alpha=0.05, selected=0.8, promise=promise)
+    risks, shares, alpha = [], [], 0.035
+    for d in draws(600, 200, seed=4):
+        policy = create("scrc", alpha=alpha, selected=0.95, promise=promise)
         assert isinstance(policy, SelectivePolicy)
         policy.fit(*d)
         if policy.guarantees[0].status == "certified":
             risks.append(selected_risk(policy))
         shares.append(selected_share(-policy.cut))
-    assert len(risks) > 270
-    assert np.mean(shares) == pytest.approx(0.8, abs=0.02)
+    assert len(risks) > 180
+    assert np.mean(shares) == pytest.approx(0.95, abs=0.01)
     if promise == "confidence":
-        assert not above(np.array(risks) > 0.05, DELTA)
-    assert not above(risks, 0.05)
+        exceeded = np.array(risks) > alpha
+        assert exceeded.any()  # the limit binds, so that the test can fail
+        assert not above(exceeded, DELTA)
+    else:
+        assert np.mean(risks) > 0.9 * alpha
+    assert not above(risks, alpha)
 
 
 def test_the_percentile_at_the_wrong_end_is_caught() -> None:
@@ -203,7 +207,7 @@ def test_the_percentile_at_the_wrong_end_is_caught() -> None:
         confidence = np.maximum(p, 1 - p)
         right = (p >= 0.5) == (data.labels == 1)
         shares.append(selected_share(float(np.percentile(confidence[right], 98))))
-    assert np.mean(shares) != pytest.approx(0.8, abs=0.02)
+    assert np.mean(shares) != pytest.approx(0.95, abs=0.01)
     assert np.mean(shares) == pytest.approx(0.02, abs=0.01)
 
 
@@ -230,7 +234,7 @@ def noisy_miscoverage(draw: Draw, epsilon: float, alpha: float) -> float:
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.05, 0.2])
 def test_crcp_covers_clean_labels_with_confidence(epsilon: float) -> None:
-    lost = np.array([noisy_miscoverage(d, epsilon, 0.05) for d in draws(716, 150, seed=7, noise=epsilon)])
+    lost = np.array([noisy_miscoverage(d, epsilon, 0.05) for d in draws(716, 120, seed=7, noise=epsilon)])
     assert (lost > 0).mean() > 0.95
     assert not above(lost > 0.05, DELTA)
     if epsilon == 0.2:
@@ -245,7 +249,7 @@ def test_crcp_covers_clean_labels_with_confidence(epsilon: float) -> None:
 
 def test_correction_without_slack_and_a_rate_stated_too_high_are_caught() -> None:
     broken, overstated = [], []
-    for data, p in draws(716, 150, seed=9, noise=0.05):
+    for data, p in draws(716, 120, seed=9, noise=0.05):
         n, conf = len(p), np.maximum(p, 1 - p)
         own = np.where(data.labels == 1, 1 - p, p)
         w = np.array([(own >= t).sum() for t in GRID]) / n
@@ -261,7 +265,7 @@ def test_correction_without_slack_and_a_rate_stated_too_high_are_caught() -> Non
 @pytest.mark.parametrize(("n", "target"), [(300, 0.06), (600, 0.03)])
 def test_sgr_holds_its_risk_with_confidence(n: int, target: float) -> None:
     exceeded = []
-    for d in draws(n, 250, seed=10):
+    for d in draws(n, 150, seed=10):
         policy = create("sgr", target_risk=target)
         assert isinstance(policy, SelectiveRiskPolicy)
         policy.fit(*d)
@@ -274,7 +278,7 @@ def test_sgr_holds_its_risk_with_confidence(n: int, target: float) -> None:
 
 def test_the_gate_keeps_the_promise_of_half_b() -> None:
     exceeded = []
-    for data, p in draws(300, 80, seed=11):
+    for data, p in draws(300, 50, seed=11):
         policy = create("gate", target_risk=0.1)
         assert isinstance(policy, SelectiveRiskPolicy)
         policy.fit(data, p, {"max_probability": np.maximum(p, 1 - p)})
@@ -282,11 +286,12 @@ def test_the_gate_keeps_the_promise_of_half_b() -> None:
         assert policy.cut is not None
         if policy.guarantees[0].status == "certified":
             exceeded.append(selective_error(max(-cut_of(policy.cut), 0.0)) > 0.1)
-    assert len(exceeded) > 50
+    assert len(exceeded) > 25
     assert not above(exceeded, DELTA)
 
 
-LIMITS = (0.03, 0.03, 0.4)
+# Just below the 4.01 % that each error rate has at the candidates -0.25 and 0.25 in log-odds: tempting and wrong.
+LIMITS = (0.04, 0.04, 0.4)
 
 
 def breaks(low: float, high: float, limits: tuple[float, ...] = LIMITS) -> bool:
@@ -299,7 +304,7 @@ def breaks(low: float, high: float, limits: tuple[float, ...] = LIMITS) -> bool:
 @pytest.mark.parametrize("family", ["fixed_sequence", "holm", "bonferroni"])
 def test_ltt_keeps_all_risks_at_once(family: str) -> None:
     exceeded = []
-    for d in draws(1400, 100, seed=12):
+    for d in draws(1400, 80, seed=12):
         policy = create("ltt", target_fnr=LIMITS[0], target_fpr=LIMITS[1], max_abstention=LIMITS[2], family=family)
         assert isinstance(policy, LearnThenTestPolicy)
         policy.fit(*d)

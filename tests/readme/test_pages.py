@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +110,8 @@ def test_the_layout_page_names_every_artifact() -> None:
     page = (DOCS / "reference/run-layout.md").read_text(encoding="utf-8")
     run = Artifacts(Path("run"))
     plain = [name for name, kind in vars(Artifacts).items() if isinstance(kind, property)]
-    for path in (getattr(run, name) for name in plain):
+    values = [getattr(run, name) for name in plain]
+    for path in (p for value in values for p in (value if isinstance(value, list) else [value])):
         parts = path.relative_to("run").parts
         assert f"`{parts[0]}" in page, f"{path} is not on the page"
 
@@ -119,7 +122,8 @@ def test_every_method_of_the_configuration_has_its_explanation() -> None:
     from workzone.config.models import CalibrateConfig, FuseConfig
     from workzone.models.backbones.registry import BACKBONES
 
-    calibration = (DOCS / "explanation/calibration.md").read_text(encoding="utf-8")
+    pages = [DOCS / "explanation/calibration.md", *(DOCS / "families").glob("calib*.md")]
+    calibration = "".join(page.read_text(encoding="utf-8") for page in pages)
     for name in get_args(CalibrateConfig.model_fields["method"].annotation):
         assert f"`{name}`" in calibration or f"method={name}`" in calibration, name
     views = (DOCS / "explanation/views.md").read_text(encoding="utf-8")
@@ -127,8 +131,7 @@ def test_every_method_of_the_configuration_has_its_explanation() -> None:
         assert f"`{name}`" in views, name
     weights = (DOCS / "how-to/backbone-and-weights.md").read_text(encoding="utf-8")
     for name in BACKBONES:
-        family, _, size = name.partition("_")
-        assert f"`{name}`" in weights or (family in weights and f"`{size.removesuffix('_reg')}`" in weights), name
+        assert f"`{name.removesuffix('_reg')}`" in weights, name
 
 
 def test_targets_named_in_the_pages_exist() -> None:
@@ -161,6 +164,28 @@ def test_everything_that_is_installed_is_pinned() -> None:
     assert len(names) == len(pins)
     missing = {plain(re.split(r"[\[<>=!~; ]", line)[0]) for line in wanted} - names - {"workzone"}
     assert not missing
+
+
+def imported_modules(folder: Path) -> dict[str, Path]:
+    """Top-level modules that the programs below a folder import, and one file that does."""
+    found: dict[str, Path] = {}
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found.update({alias.name.partition(".")[0]: path for alias in node.names})
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found[node.module.partition(".")[0]] = path
+    return found
+
+
+@pytest.mark.parametrize("folder", ["tests", "benchmarks", "tools", "examples"])
+def test_programs_import_only_what_is_pinned(folder: str) -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower() for line in lines}
+    owners = packages_distributions()
+    for module, path in imported_modules(ROOT / folder).items():
+        names = {re.sub(r"[-_.]+", "-", name).lower() for name in owners.get(module, [])}
+        assert not names or names & {*pinned, "workzone", "pip", "setuptools"}, f"{path} imports {module}"
 
 
 def tracked_files() -> list[Path]:

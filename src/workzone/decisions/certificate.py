@@ -72,15 +72,16 @@ class Guarantee(BaseModel):
     def sentence(self) -> str:
         """The promise, or its refusal, in plain words."""
         name = _NAMES.get((self.risk, self.unit), f"{self.risk.replace('_', ' ')} (by {self.unit})")
-        if self.kind == "confidence":
-            promise, on = f"with confidence {1 - self.delta:.4g}, {name} is at most {self.alpha:.2%}", ""
-        else:
-            promise = f"in expectation over draws of the certification images, {name} is at most {self.alpha:.2%}"
-            on = ", which a single draw may exceed"
+        sure = f"with confidence {1 - self.delta:.4g}"
+        if self.kind == "expectation":
+            sure = "in expectation over draws of the certification images"
+        promise = f"{sure}, {name} is at most {self.alpha:.2%}"
         if self.status == "certified":
+            single = "; a single draw may exceed it" if self.kind == "expectation" else ""
+            seen = f"{self.errors} {'error' if self.errors == 1 else 'errors'} in {self.n} {self.unit}s"
             return (
-                f"{promise[0].upper()}{promise[1:]}{on} on new images like the certification images "
-                f"({self.errors} {'error' if self.errors == 1 else 'errors'} in {self.n} {self.unit}s; upper bound {self.bound:.2%}; {self.method})."
+                f"{promise[0].upper()}{promise[1:]} on new images like the certification images{single} "
+                f"({seen}; upper bound {self.bound:.2%}; {self.method})."
             )
         if self.status == "not_certifiable":
             return f"Not certifiable: that, {promise}. {self.reason}"

@@ -145,7 +145,12 @@ class LearnThenTestPolicy(ThresholdPolicy):
                 errors=k,
                 bound=float(clopper_pearson_upper(k, of, self.delta)) if of else 1.0,
             )
-            if not certified:
+            if not certified and of and joint_p(np.array([[k]]), np.array([of]), [limit])[0] <= level:
+                reason = (
+                    f"No pair of thresholds keeps all limits at once; this one alone passes, with {k} errors in {of}."
+                )
+                promise = promise.model_copy(update={"reason": reason})
+            elif not certified:
                 clean, needed = n_needed_for(0, limit, level), n_needed_for(k, limit, level)
                 reason = (
                     f"No pair of thresholds keeps all limits at once; at the nearest one this risk has {k} errors in "
