@@ -72,7 +72,17 @@ class OpenVinoEngine(Engine):
             return network
 
         head_network = compiled(folder / cls.head_file, head=True) if head else None
-        return cls(compiled(folder / cls.backbone_file, head=False), head_network, precision, threads)
+        engine = cls(compiled(folder / cls.backbone_file, head=False), head_network, precision, threads)
+        engine._run_once()
+        return engine
+
+    def _run_once(self) -> None:
+        # The binding sets up its statics in the first inference, without letting go of the interpreter lock in the
+        # right order: two threads that begin together can wait for each other for ever. One thread begins alone.
+        self.embed(np.zeros((1, self.image_size, self.image_size, 3), dtype=np.uint8))
+        if self._heads is not None:
+            views = np.zeros((1, 1, self.embedding_dim), dtype=np.float32)
+            self.aggregate(views, np.zeros((1, 1, 4), dtype=np.float32), np.ones((1, 1), dtype=np.bool_))
 
     def embed(self, pixels: NDArray[np.uint8]) -> FloatViews:
         """See ``Engine.embed``."""
