@@ -36,6 +36,14 @@ def sigmoid(log_odds: FloatArray) -> FloatArray:
     return np.asarray(0.5 * (1.0 + half), dtype=np.float64)
 
 
+def pad_rows(rows: Sequence[Sequence[float]]) -> FloatArray:
+    """Rows of different lengths as one (N, V) array, NaN where a row has ended."""
+    padded = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
+    for padded_row, row in zip(padded, rows, strict=True):
+        padded_row[: len(row)] = row
+    return padded
+
+
 def logit(probability: FloatArray, *, eps: float = 1e-12) -> FloatArray:
     """Log-odds of ``probability``, clipped to ``[eps, 1 - eps]``."""
     p = np.clip(np.asarray(probability, dtype=np.float64), eps, 1.0 - eps)

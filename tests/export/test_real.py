@@ -15,7 +15,7 @@ from workzone.models.aggregators import Ensemble, create_aggregator
 from workzone.models.backbones import create_backbone
 from workzone.vision import Preprocessing, open_views
 
-SHARED = Path(os.environ.get("WORKZONE_SHARED", "/work/shared"))
+SHARED = Path(os.environ.get("WORKZONE_SHARED", Path(__file__).parents[3] / "shared"))
 IMAGES = SHARED / "data" / "streets" / "images"
 DINO = SHARED / "weights" / "dinov2_vits14.safetensors"
 

@@ -14,7 +14,8 @@ from workzone.models.backbones import create as create_module
 from workzone.models.backbones.base import to_unit
 from workzone.models.backbones.weights import load_weights, rename_lite
 
-DINO = Path(os.environ.get("WORKZONE_DINOV2_WEIGHTS", "/work/shared/weights/dinov2_vits14.safetensors"))
+SHARED = Path(os.environ.get("WORKZONE_SHARED", Path(__file__).parents[3] / "shared"))
+DINO = SHARED / "weights" / "dinov2_vits14.safetensors"
 
 
 def pixels(n: int, size: int) -> torch.Tensor:

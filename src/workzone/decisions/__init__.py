@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from workzone.decisions.apply import apply_policy
 from workzone.decisions.certificate import Certificate, Guarantee
 from workzone.decisions.fitting import fit_policy, issue, require_disjoint
 from workzone.decisions.policies.aps import ApsPolicy
@@ -54,6 +55,7 @@ __all__ = [
     "Guarantee",
     "Policy",
     "ViewScore",
+    "apply_policy",
     "create",
     "fit_policy",
     "from_dict",

@@ -9,7 +9,7 @@ import numpy as np
 
 from workzone.bundle.engines import open_engine
 from workzone.bundle.write import BundleParts, write_bundle
-from workzone.decisions import Certificate
+from workzone.decisions import Certificate, apply_policy
 from workzone.errors import CheckFailedError
 from workzone.files import read_json, sha256_file, sha256_json
 from workzone.pipeline.card import model_card
@@ -17,6 +17,7 @@ from workzone.pipeline.environment import environment, git_commit
 from workzone.pipeline.phase import Context, PhaseSpec
 from workzone.pipeline.phases.evaluate import read_decision
 from workzone.pipeline.variants import ENGINE_KEYS, main_variant, variants
+from workzone.predictions import pad_rows
 
 
 def _run(context: Context) -> None:
@@ -66,12 +67,14 @@ def _golden(context: Context, variant: str, tolerance: float) -> tuple[dict[str,
     stored = read_json(a.parity)
     calibrator, policy = read_decision(context, variant)
 
-    def codes(log_odds: Any) -> Any:
-        return policy.decide(calibrator(np.asarray(log_odds, dtype=np.float64))).codes
+    def codes(name: str, shift: float = 0.0) -> Any:
+        """Decisions on the scores of one engine, moved by ``shift``."""
+        probability = calibrator(np.asarray(stored["log_odds"][name], dtype=np.float64) + shift)
+        return apply_policy(policy, probability, pad_rows(stored["view_log_odds"][name]) + shift).codes
 
-    own = np.asarray(stored["log_odds"][variant])
-    steady = (codes(own - tolerance) == codes(own)) & (codes(own + tolerance) == codes(own))
-    decided = {name: codes(scores) for name, scores in stored["log_odds"].items()}
+    own = codes(variant)
+    steady = (codes(variant, -tolerance) == own) & (codes(variant, tolerance) == own)
+    decided = {name: codes(name) for name in stored["log_odds"]}
     exact = {name: c for name, c in decided.items() if not name.endswith("int8")}
     same = {name: bool((c == decided[variant])[steady].all()) for name, c in exact.items()}
     if variant.endswith("fp32") and not all(same.values()):

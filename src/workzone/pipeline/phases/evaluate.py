@@ -41,9 +41,9 @@ def _run(context: Context) -> None:
         evaluated = Evaluated(
             predictions=predictions,
             probability=probability,
-            decisions=policy.decide(probability),
+            decisions=decisions.apply_policy(policy, probability, predictions.view_log_odds),
             policy=policy.to_dict(),
-            one_view=OneView(small, small_p, policy.decide(small_p)),
+            one_view=OneView(small, small_p, decisions.apply_policy(policy, small_p, small[:, None])),
             calibrators=read_json(artifacts.calibration(variant))["methods"],
             certificate=Certificate.model_validate(read_json(artifacts.certificate(variant))),
             meta=_meta(context, variant),

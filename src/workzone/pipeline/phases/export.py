@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from workzone.pipeline.phase import Context, PhaseSpec
 from workzone.pipeline.phases.embedding import open_variant, read_preprocessing
 from workzone.pipeline.variants import ENGINE_KEYS, variants
 from workzone.vision import decode, load_views
+
+if TYPE_CHECKING:
+    from workzone.models.aggregators import Ensemble
 
 _GOLDEN_SIDE = 1024
 
@@ -106,7 +110,7 @@ def _golden_images(context: Context, select: SelectData) -> list[Path]:
     return stored
 
 
-def _parity(context: Context, golden: list[Path], wanted: list[str], head):  # type: ignore[no-untyped-def]
+def _parity(context: Context, golden: list[Path], wanted: list[str], head: Ensemble) -> dict[str, Any]:
     """Log-odds of each golden image by torch and by each engine; an fp32 engine beyond the tolerance stops the run."""
     import torch
 
@@ -117,6 +121,7 @@ def _parity(context: Context, golden: list[Path], wanted: list[str], head):  # t
     backbone = (create_backbone(config.model) if frozen else load_backbone(artifacts.adapted)).eval()
     pre = read_preprocessing(context)
     result: dict[str, list[float]] = {name: [] for name in ("torch", *wanted)}
+    views: dict[str, list[list[float]]] = {name: [] for name in ("torch", *wanted)}
     engines = {v: open_variant(context, v) for v in wanted}
 
     def fail(index: int, error: Exception) -> None:
@@ -128,9 +133,11 @@ def _parity(context: Context, golden: list[Path], wanted: list[str], head):  # t
             embedded = backbone(torch.from_numpy(pixels))
             out = head(embedded[None], torch.from_numpy(boxes[None]), torch.from_numpy(mask))
             result["torch"].append(float(out[0][0]))
+            views["torch"].append(out[1][0].tolist())
             for name, engine in engines.items():
                 scores = engine.aggregate(engine.embed(pixels)[None], boxes[None], mask)
                 result[name].append(float(scores.log_odds[0]))
+                views[name].append(scores.view_log_odds[0].tolist())
             advance(done + 1, len(golden))
     reference = np.array(result["torch"])
     summary = {}
@@ -150,7 +157,7 @@ def _parity(context: Context, golden: list[Path], wanted: list[str], head):  # t
                 where=str(artifacts.engine(name)),
                 fix="raise export.tolerance only if you know why they differ",
             )
-    return {"images": [p.name for p in golden], "log_odds": result, "engines": summary}
+    return {"images": [p.name for p in golden], "log_odds": result, "view_log_odds": views, "engines": summary}
 
 
 SPEC = PhaseSpec(
