@@ -1,9 +1,9 @@
 """Images per second, file to decision: bundles of workzone against a Hugging Face pipeline and timm in eager mode.
 
-    python benchmarks/predict.py [--quick] [--out FILE] [--images FOLDER] [--weights DINOV2_S.safetensors] [--work FOLDER]
+    python benchmarks/predict.py [--quick] [--out FILE] [--images FOLDER] [--weights FILE] [--work FOLDER]
 
-All contenders decide on the same image files, decoding included, on the same number of cores: each is a process of its own
-that is bound to them. They take turns, so that a busy moment of the machine hits all of them.
+All contenders decide on the same image files, decoding included, on the same number of cores: each is a process of its
+own that is bound to them. They take turns, so that a busy moment of the machine hits all of them.
 """
 
 from __future__ import annotations
@@ -270,9 +270,8 @@ def show(rows: list[dict[str, Any]], commands: list[dict[str, Any]]) -> None:
             f"{r['cores']:>5}  {r['name']:<{width}} {r['images_per_second']:>9.1f} {spread:>15} {r['ratio']:>6.1f} "
             f"{r['cpu_ms_per_image']:>8.1f} {r['cpu_ratio']:>9.1f}"
         )
-    print(
-        f"\n{'cores':>5}  {'workzone predict, the whole command':<{width}} {'images':>9} {'seconds':>8} {'one image':>10}"
-    )
+    heads = f"{'workzone predict, the whole command':<{width}} {'images':>9} {'seconds':>8} {'one image':>10}"
+    print(f"\n{'cores':>5}  {heads}")
     for r in commands:
         times = f"{r['images']:>9} {r['seconds']:>8.2f} {r['one_image']:>10.2f}"
         print(f"{r['cores']:>5}  {r['name'].removeprefix('workzone '):<{width}} {times}")

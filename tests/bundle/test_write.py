@@ -111,6 +111,13 @@ def test_remains_of_a_killed_writer_are_removed(parts: BundleParts, tmp_path: Pa
     assert left_over(tmp_path) == [f".bundle-{os.getpid()}-abc.partial", "bundle"]
 
 
+def test_damaged_bundle_is_replaced(parts: BundleParts, tmp_path: Path) -> None:
+    target = write_bundle(parts, tmp_path / "bundle")
+    (target / "bundle.json").unlink()
+    (target / "policy.json").unlink()
+    assert not failures(write_bundle(parts, target))
+
+
 def test_folder_that_is_no_bundle_is_not_deleted(parts: BundleParts, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "dear.jpg").write_bytes(b"x")

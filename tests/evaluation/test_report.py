@@ -26,7 +26,7 @@ Make = Callable[..., Evaluated]
 FILES = {
     "metrics_summary.json", "confusion.json", "confusion.png", "roc_curve.png", "pr_curve.png", "reliability.png",
     "risk_coverage.png", "confidence_histogram.png", "bootstrap_ci.json", "per_class_metrics.json", "slices.json",
-    "slices.png", "report.html",
+    "slices.png", "slice_calibration.png", "report.html",
 }  # fmt: skip
 
 
@@ -111,14 +111,15 @@ def test_report_needs_nothing_from_outside(written: Path) -> None:
     html = (written / "report.html").read_text(encoding="utf-8")
     _self_contained(html)
     assert len(html) < 3_000_000
-    assert html.count("<svg") == 6
+    assert html.count("<svg") == 7
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'(?:href="|url\()#([^")]+)', html)) <= set(ids)
 
 
 def test_figures_of_the_page_are_those_of_the_files(written: Path, page: Page) -> None:
-    stored = _strict(written / "metrics_summary.json") | {"slices": _strict(written / "slices.json")["slices"]}
+    slices = _strict(written / "slices.json")
+    stored = _strict(written / "metrics_summary.json") | {name: slices[name] for name in ("slices", "fairness")}
     assert len(page.figures) > 150
     for key, value, text in page.figures:
         found: Any = stored

@@ -42,6 +42,8 @@ GOLDEN = "golden"
 GOLDEN_CASES = "golden/cases.json"
 
 REQUIRED = (PREPROCESSING, CALIBRATOR, POLICY, CERTIFICATE, PARITY, METRICS, CARD, GOLDEN_CASES)
+TOP_LEVEL = frozenset({MANIFEST, ENGINE, *(name.partition("/")[0] for name in REQUIRED)})
+"""Names of what lies directly in the folder."""
 MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_JSON_BYTES = 16 * 1024 * 1024
 MAX_FILES = 1000

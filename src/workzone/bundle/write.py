@@ -82,7 +82,8 @@ def _require_replaceable(target: Path) -> None:
     """Refuse to delete what is not a bundle."""
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise BundleError("the target is not a folder", where=str(target), fix="name a new folder")
-    if target.is_dir() and any(target.iterdir()) and not (target / schema.MANIFEST).exists():
+    present = {p.name for p in target.iterdir()} if target.is_dir() else set()
+    if schema.MANIFEST not in present and not present <= schema.TOP_LEVEL:
         raise BundleError(
             "the target holds files that are no bundle", where=str(target), fix="name a new or empty folder"
         )

@@ -29,8 +29,11 @@ def verify(
 
 
 def evaluate(
-    bundle: Path = typer.Argument(..., help="Folder of the bundle."),
-    data: Path = typer.Argument(..., help="Labelled images: a folder with one sub-folder per class, or a table."),
+    bundle: Path = typer.Argument(..., help="Folder of the bundle, or a table of predictions (CSV or Parquet)."),
+    data: str = typer.Argument(
+        None,
+        help="Labelled images: a folder with one sub-folder per class, or a table. Not with a table of predictions.",
+    ),
     out: Path = typer.Option(Path("evaluation"), "--out", "-o", help="Folder for figures and report."),
     words: list[str] = typer.Argument(
         None, help="Keys of section evaluate, for example resamples=2000.", metavar="KEY=VALUE"
@@ -38,30 +41,65 @@ def evaluate(
     threads: int = typer.Option(0, "--threads", help="Threads of the engine, 0 for all cores."),
     seed: int = typer.Option(42, "--seed", help="Seed of the bootstrap."),
 ) -> None:
-    """Measure a bundle on labelled images it has not seen: figures with intervals, slices, plots, report."""
+    """Measure a bundle on labelled images it has not seen: figures with intervals, slices, plots, report.
+
+    A table of predictions of any model is measured in the same way: columns id, label, and probability or log_odds;
+    optionally decision (roadwork, no_roadwork or abstain), source, group, hour, weather, path and others to slice by.
+    """
     from rich.console import Console
 
     from workzone.cli.progress import TerminalProgress
     from workzone.cli.tables import print_table
     from workzone.config.load import build_config
-    from workzone.errors import MissingExtraError
+    from workzone.errors import ConfigError
 
-    try:
-        import matplotlib  # noqa: F401
-        import polars  # noqa: F401
-        import scipy  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(error.name or "polars", "eval", feature="evaluation") from error
+    need_eval("evaluation")
     from workzone.config.load import parse_words
     from workzone.evaluation.evaluate import evaluate as write_evaluation
+    from workzone.evaluation.given import TABLE, evaluated_from, is_table, load_given, save_scores
     from workzone.evaluation.tables import summary_table
-    from workzone.pipeline.external import evaluate_bundle_inputs
 
-    settings = build_config({"data": str(data), "out": str(out), "evaluate": parse_words(words or [])}).evaluate
+    made = is_table(bundle)
+    keys = list(words or [])
+    if made and data is not None:
+        if "=" not in data:
+            raise ConfigError(
+                "a table of predictions is evaluated alone",
+                where=data,
+                fix="leave the data out, or give a bundle instead of the table",
+            )
+        keys.insert(0, data)
+    if not made and data is None:
+        raise ConfigError(
+            "a bundle needs labelled images to be evaluated on",
+            where=str(bundle),
+            fix="give a folder or table of images, or give a table of predictions (.csv, .parquet) instead of a bundle",
+        )
+    place = str(bundle if made else data)
+    settings = build_config({"data": place, "out": str(out), "evaluate": parse_words(keys)}).evaluate
     progress = TerminalProgress()
-    evaluated = evaluate_bundle_inputs(bundle, data, threads=threads, progress=progress)
+    if made:
+        evaluated = evaluated_from(load_given(bundle))
+    else:
+        from workzone.pipeline.external import evaluate_bundle_inputs
+
+        evaluated = evaluate_bundle_inputs(bundle, Path(place), threads=threads, progress=progress)
     with progress.bar("figures and report"):
+        save_scores(evaluated, out / TABLE)
         summary = write_evaluation(evaluated, settings, out, seed=seed)
     console = Console(highlight=False)
     print_table(console, summary_table(summary))
     console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+
+
+def need_eval(feature: str) -> None:
+    """Stop with one clear sentence where the packages of the extra 'eval' are missing."""
+    from workzone.errors import MissingExtraError
+
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+        import polars  # noqa: F401
+        import scipy  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(error.name or "polars", "eval", feature=feature) from error

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from workzone.cli import bundle, config, data, predict, run
+from workzone.cli import bundle, compare, config, data, predict, run
 from workzone.errors import WorkzoneError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("demo")(run.demo)
 app.command("predict")(predict.predict)
 app.command("verify")(bundle.verify)
 app.command("evaluate")(bundle.evaluate)
+app.command("compare")(compare.compare)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 

@@ -258,7 +258,7 @@ class EvaluateConfig(Section):
     prevalence: Fraction = Field(default=0.5, description="prevalence at which figures are also stated")
     slices: tuple[str, ...] = Field(
         default=("source", "hour_band", "weather", "domain", "evidence", "hard_negative"),
-        description="metadata columns to slice by",
+        description="metadata columns to slice by; a*b for pairs of two columns",
     )
     min_slice: int = Field(default=10, ge=1, description="fewest images of a slice that is shown")
     gallery: int = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 
 from workzone.config.models import EvaluateConfig
 from workzone.evaluation import plots as draw
+from workzone.evaluation.bands import UNKNOWN
 from workzone.evaluation.figures import plain
 from workzone.evaluation.gallery import gallery
 from workzone.evaluation.inputs import Evaluated
 from workzone.evaluation.report import confusion_tables, render
-from workzone.evaluation.slices import Slices, compute_slices
+from workzone.evaluation.slices import PAIR, Slices, column_values, compute_slices
 from workzone.evaluation.style import Plot, printable
 from workzone.evaluation.summary import SCHEMA_VERSION, Summary, summarise
 from workzone.evaluation.tables import caption, summary_rows
@@ -121,6 +123,9 @@ def make_plots(e: Evaluated, s: Summary, slices: Slices) -> dict[str, Plot]:
     ]
     if slices.rows:
         plots.append(_forest(s, slices))
+        panels = _reliability_panels(e, slices)
+        if panels:
+            plots.append(draw.reliability_grid(panels, "Reliability diagram of each slice.", level=s.draws.level))
     return {plot.name: plot for plot in plots}
 
 
@@ -138,7 +143,7 @@ def _forest(s: Summary, slices: Slices) -> Plot:
     for row in slices.rows:
         if row.column != column:
             column = row.column
-            rows.append(draw.ForestRow(printable(column.replace("_", " ")), (), heading=True))
+            rows.append(draw.ForestRow(printable(column.replace("_", " ").replace(PAIR, " x ")), (), heading=True))
         panels = []
         for name in ("fnr", "fpr"):
             value = row.argmax[name]
@@ -149,6 +154,18 @@ def _forest(s: Summary, slices: Slices) -> Plot:
         )
     pooled = [v if np.isfinite(v) else None for v in (s.systems["argmax"].natural[m].value for m in ("fnr", "fpr"))]
     return draw.forest(rows, ("roadwork missed", "false alarms"), pooled, "Missed roadwork and false alarms by slice.")
+
+
+def _reliability_panels(e: Evaluated, slices: Slices) -> list[draw.Panel]:
+    """The largest slices, in their order; a band of confidence or an unknown value has no diagram of its own."""
+    able = [r for r in slices.rows if r.column != "confidence" and r.value != UNKNOWN and r.n >= draw.PANEL_FEWEST]
+    largest = sorted(able, key=lambda r: (PAIR in r.column, -r.n))[: draw.PANELS]
+    panels = []
+    for row in (r for r in able if r in largest):
+        inside = column_values(e, row.column) == row.value
+        title = f"{printable(row.column.replace('_', ' ').replace(PAIR, ' x '), 24)}: {printable(row.value, 26)}"
+        panels.append(draw.Panel(title, e.labels[inside], e.probability[inside]))
+    return panels
 
 
 def _confusion(e: Evaluated) -> dict[str, Any]:
@@ -215,4 +232,5 @@ def _slices(slices: Slices) -> dict[str, Any]:
         "worst": plain(slices.worst),
         "day_night": plain(slices.day_night),
         "hour_by_weather": plain(slices.grid),
+        "fairness": [{"column": column} | plain(asdict(gap)) for column, gap in slices.fairness],
     }

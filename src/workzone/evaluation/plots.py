@@ -175,6 +175,54 @@ def reliability(y: IntArray, p: FloatArray, alt: str, *, level: float, n_bins: i
     return Plot("reliability", draw, (4.6, 4.6), alt)
 
 
+PANELS = 12
+PANEL_FEWEST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One of several small diagrams: labels and probabilities of the images it shows."""
+
+    title: str
+    y: IntArray
+    p: FloatArray
+
+
+def reliability_grid(panels: Sequence[Panel], alt: str, *, level: float, n_bins: int = 5) -> Plot:
+    """Small reliability diagrams side by side, with intervals and the number of images in each bin."""
+    columns = min(4, len(panels))
+    lines = -(-len(panels) // columns)
+
+    def draw(figure: Figure, c: Palette) -> None:
+        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+        for axes, panel in zip(grid.flat, panels, strict=False):
+            curve = reliability_curve(panel.y, panel.p, n_bins, level=level)
+            axes.plot([0, 1], [0, 1], color=c.muted, linewidth=1, linestyle=(0, (2, 3)))
+            error = np.clip([curve.rate - curve.low, curve.high - curve.rate], 0, None)
+            axes.errorbar(
+                curve.probability,
+                curve.rate,
+                yerr=error,
+                fmt="o-",
+                color=c.roadwork,
+                markersize=3,
+                linewidth=1,
+                elinewidth=0.8,
+            )
+            for x, count in zip(curve.probability.tolist(), curve.count.tolist(), strict=True):
+                axes.text(x, -0.16, f"{int(count)}", ha="center", va="center", fontsize=6.5, color=c.muted)
+            axes.set(xlim=(-0.06, 1.06), ylim=(-0.24, 1.04))
+            axes.set_title(f"{panel.title}\nn {len(panel.y)}, {int(panel.y.sum())} with roadwork", fontsize=7.5)
+            axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+            axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+        for axes in list(grid.flat)[len(panels) :]:
+            axes.set_visible(False)
+        figure.supxlabel("calibrated probability of roadwork", fontsize=9)
+        figure.supylabel("share that is roadwork", fontsize=9)
+
+    return Plot("slice_calibration", draw, (0.6 + 2.1 * columns, 0.6 + 1.9 * lines), alt)
+
+
 def risk_coverage(correct: Sequence[tuple[str, NDArray[np.bool_], FloatArray]], policy: Point | None, alt: str) -> Plot:
     """Share of wrong among the most confident, and where the policy works.
 

@@ -256,6 +256,42 @@ def _slice_table(slices: Slices) -> dict[str, Any]:
     return {"head": [title for *_, title in _SLICE_COLUMNS], "blocks": blocks}
 
 
+_MEASURES = {
+    "demographic_parity": "answered roadwork (demographic parity)",
+    "equal_opportunity": "roadwork missed (equal opportunity)",
+    "equalised_odds": "missed or false alarms (equalised odds)",
+}
+_GAP_VERDICTS = {
+    "exceeds": "larger than accepted, beyond chance",
+    "within": "small enough, shown by the interval",
+    "cannot be told": "cannot be told with so few images",
+    "not defined": "fewer than two values have enough images",
+}
+
+
+def _fairness_table(slices: Slices) -> list[dict[str, Any]]:
+    rows = []
+    for k, (column, gap) in enumerate(slices.fairness):
+        ends = f"{100 * gap.low:.1f} to {100 * gap.high:.1f}%"
+        cell = (
+            Cell(f"{100 * gap.value:.1f}%", ends, _key("fairness", str(k), "value"), gap.value)
+            if np.isfinite(gap.value)
+            else Cell("not defined")
+        )
+        rows.append(
+            {
+                "column": column,
+                "title": _MEASURES[gap.measure],
+                "threshold": gap.threshold,
+                "cell": cell,
+                "between": f"{gap.worse} and {gap.better}" if gap.worse else "",
+                "verdict": _GAP_VERDICTS[gap.verdict],
+                "note": f"without {', '.join(gap.left_out[:6])}: too few images" if gap.left_out else "",
+            }
+        )
+    return rows
+
+
 def confusion_tables(e: Evaluated) -> list[tuple[str, Any, list[str]]]:
     """Title, counts (2, K) with roadwork first, and the answers: of the policy and of 0.5, all views and one view."""
     systems = [("policy, all views", e.decisions.codes), ("at 0.5, all views", e.argmax)]
@@ -289,7 +325,7 @@ def render(
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["words"] = lambda text: str(text).replace("_", " ")
+    environment.filters["words"] = lambda text: str(text).replace("_", " ").replace("*", " x ")
     environment.filters["pct"] = percent
     folder = files("workzone.evaluation") / "templates"
     template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
@@ -314,6 +350,7 @@ def render(
         source_table=_source_table(s),
         slices=slices,
         slice_table=_slice_table(slices),
+        fairness=_fairness_table(slices),
         gallery=pictures,
         reasons=reasons(e),
         saved=int(((e.argmax != e.labels) & ~e.decisions.accepted).sum()),

@@ -1,4 +1,4 @@
-"""The same figures on parts of the images: by metadata column, by band of the day, by confidence."""
+"""The same figures on parts of the images: by metadata column or pair of columns, by band of the day, by confidence."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workzone.errors import ConfigError
 from workzone.evaluation.bands import UNKNOWN, confidence_bands, hour_bands
 from workzone.evaluation.figures import Draws, Part, label_figures, policy_figures, share
 from workzone.evaluation.inputs import Evaluated
+from workzone.evaluation.worst import worst_slice
 from workzone.metrics import METRICS, Interval, Metric, replicates
+from workzone.metrics.fairness import Gap, fairness_gaps
 from workzone.predictions import StrArray
 
 MAX_VALUES = 24
+PAIR = "*"
 FEW = 10
 """Fewer images of a class than this make a slice's rate of that class a rough guess."""
 
@@ -68,6 +72,7 @@ class Slices:
         worst: the slice with the lowest balanced accuracy, or None where no slice can be judged.
         day_night: the gap of missed roadwork between day and night, or why there is none.
         grid: hour band by weather: images and mistakes at 0.5.
+        fairness: column and gap of its error rates at 0.5, for each single column with two values or more.
     """
 
     rows: tuple[Slice, ...]
@@ -76,10 +81,24 @@ class Slices:
     worst: dict[str, Any] | None
     day_night: dict[str, Any]
     grid: dict[str, Any]
+    fairness: tuple[tuple[str, Gap], ...] = ()
 
 
 def column_values(e: Evaluated, column: str) -> StrArray:
-    """(N,) values of a metadata or derived column, 'unknown' where not recorded."""
+    """(N,) values of a metadata or derived column, 'unknown' where not recorded.
+
+    ``a*b`` gives the pairs of two columns, such as 'harbour, night'; unknown where either is.
+
+    Raises:
+        ConfigError: a pair without two column names.
+    """
+    if PAIR in column:
+        names = [name.strip() for name in column.split(PAIR)]
+        if len(names) != 2 or not all(names):
+            raise ConfigError(f"{column!r} is not a pair of columns", where="evaluate.slices", fix="write a*b")
+        first, second = (column_values(e, name) for name in names)
+        both = np.char.add(np.char.add(first, ", "), second)
+        return np.asarray(np.where((first == UNKNOWN) | (second == UNKNOWN), UNKNOWN, both), dtype=np.str_)
     if column == "hour_band":
         return hour_bands(e.predictions)
     if column == "confidence":
@@ -120,9 +139,10 @@ def compute_slices(
         tuple(rows),
         tuple(left_out),
         tuple(not_recorded),
-        _worst(rows, masks, everything, draws),
+        worst_slice(rows, masks, everything, draws),
         day_night_gap(everything, hour_bands(e.predictions), draws),
         _grid(e),
+        _fairness(e, masks, everything, draws),
     )
 
 
@@ -149,46 +169,29 @@ def _slice(column: str, value: str, part: Part, draws: Draws) -> Slice:
     )
 
 
-def _worst(
-    rows: Sequence[Slice], masks: dict[tuple[str, str], NDArray[np.bool_]], everything: Part, draws: Draws
-) -> dict[str, Any] | None:
-    # Balanced accuracy does not move with the share of roadwork, which differs between slices; MCC does.
-    able = [
-        r
-        for r in rows
-        if r.column != "confidence" and r.n < len(everything) and min(r.n_positive, r.n - r.n_positive) >= FEW // 2
-    ]
-    if not able:
-        return None
-    row = min(able, key=lambda r: r.argmax["balanced_accuracy"].value)
-    rest = everything.take(~masks[row.column, row.value])
-    own = row.argmax["balanced_accuracy"]
-    other = label_figures(rest, draws, ("balanced_accuracy",))["balanced_accuracy"]
-    apart = np.isfinite([own.high, other.low]).all() and own.high < other.low
-    if not np.isfinite(other.value):
-        caveat = "The other images lack a class, so there is nothing to compare it with."
-    elif apart:
-        caveat = (
-            f"The intervals do not overlap. It is still the lowest of {len(able)} slices, and the lowest of many is "
-            "low partly by chance."
+def _fairness(
+    e: Evaluated, masks: dict[tuple[str, str], NDArray[np.bool_]], everything: Part, draws: Draws
+) -> tuple[tuple[str, Gap], ...]:
+    """Gaps over each single column with two values or more; images of unknown value are left out."""
+    found: list[tuple[str, Gap]] = []
+    for column in dict.fromkeys(c for c, _ in masks):
+        names = [v for c, v in masks if c == column and v != UNKNOWN]
+        if column == "confidence" or PAIR in column or len(names) < 2:
+            continue
+        values = column_values(e, column)
+        known = np.isin(values, names)
+        part = everything.take(known)
+        gaps = fairness_gaps(
+            part.y,
+            (part.p >= 0.5).astype(np.int64),
+            values[known],
+            groups=draws.units(part.groups),
+            level=draws.level,
+            n_resamples=draws.resamples,
+            seed=draws.seed,
         )
-    else:
-        caveat = (
-            f"The intervals overlap: with {row.n_positive} roadwork images and {row.n - row.n_positive} others in this "
-            f"slice the difference may be chance, the more so as it is the lowest of {len(able)} slices."
-        )
-    return {
-        "column": row.column,
-        "value": row.value,
-        "n": row.n,
-        "n_positive": row.n_positive,
-        "metric": "balanced_accuracy",
-        "slice": own,
-        "others": other,
-        "differs": bool(apart),
-        "compared": len(able),
-        "caveat": caveat,
-    }
+        found += [(column, gap) for gap in gaps.values()]
+    return tuple(found)
 
 
 def day_night_gap(everything: Part, bands: StrArray, draws: Draws) -> dict[str, Any]:

@@ -163,8 +163,9 @@ def _slices(slices: Slices) -> list[str]:
     found = []
     if slices.worst is not None and slices.worst["differs"]:
         w = slices.worst
+        column = w["column"].replace("_", " ").replace("*", " x ")
         found.append(
-            f"Weakest slice: {w['column'].replace('_', ' ')} '{w['value']}' with balanced accuracy {w['slice']:.2f} "
+            f"Weakest slice: {column} '{w['value']}' with balanced accuracy {w['slice']:.2f} "
             f"against {w['others']:.2f} on the others. {w['caveat']}"
         )
     if slices.day_night["verdict"] == "differs":

@@ -22,6 +22,14 @@ from workzone.metrics.calibration import (
     smooth_ece,
     spiegelhalter_z,
 )
+from workzone.metrics.cascade import (
+    CascadeFigures,
+    Deferral,
+    DeferralCurve,
+    cascade_figures,
+    deferral_curve,
+    deferral_figures,
+)
 from workzone.metrics.classification import (
     Confusion,
     Threshold,
@@ -42,6 +50,14 @@ from workzone.metrics.classification import (
     recall,
     specificity,
 )
+from workzone.metrics.differences import holm
+from workzone.metrics.fairness import (
+    Gap,
+    demographic_parity_difference,
+    equal_opportunity_difference,
+    equalised_odds_difference,
+    fairness_gaps,
+)
 from workzone.metrics.proportions import clopper_pearson, clopper_pearson_upper, n_needed_for, wilson
 from workzone.metrics.registry import METRICS, Metric, evaluate, evaluate_rows
 from workzone.metrics.selective import (
@@ -58,11 +74,14 @@ from workzone.metrics.selective import (
 )
 
 __all__ = [
-    "METRICS", "BrierParts", "Confusion", "EceVerdict", "Interval", "Metric", "NullBand", "ReliabilityCurve",
-    "RiskCoverage", "Threshold", "accuracy", "at_prevalence", "augrc", "auprc_f", "aurc", "auroc", "auroc_f",
-    "average_precision", "balanced_accuracy", "best_mcc_threshold", "bootstrap", "brier", "brier_decomposition",
-    "brier_skill", "clopper_pearson", "clopper_pearson_upper", "confusion", "coverage_at_risk", "e_augrc", "e_aurc",
-    "ece", "ece_classwise", "ece_debiased", "ece_null_band", "ece_verdict", "evaluate", "evaluate_rows", "f05", "f1",
-    "f_beta", "fnr", "fpr", "mcc", "mce", "n_needed_for", "nll", "precision", "recall", "reliability_curve",
-    "replicates", "risk_at_coverage", "risk_coverage_curve", "smooth_ece", "specificity", "spiegelhalter_z", "wilson",
+    "BrierParts", "CascadeFigures", "Confusion", "Deferral", "DeferralCurve", "EceVerdict", "Gap", "Interval",
+    "METRICS", "Metric", "NullBand", "ReliabilityCurve", "RiskCoverage", "Threshold", "accuracy", "at_prevalence",
+    "augrc", "auprc_f", "aurc", "auroc", "auroc_f", "average_precision", "balanced_accuracy", "best_mcc_threshold",
+    "bootstrap", "brier", "brier_decomposition", "brier_skill", "cascade_figures", "clopper_pearson",
+    "clopper_pearson_upper", "confusion", "coverage_at_risk", "deferral_curve", "deferral_figures",
+    "demographic_parity_difference", "e_augrc", "e_aurc", "ece", "ece_classwise", "ece_debiased", "ece_null_band",
+    "ece_verdict", "equal_opportunity_difference", "equalised_odds_difference", "evaluate", "evaluate_rows", "f05",
+    "f1", "f_beta", "fairness_gaps", "fnr", "fpr", "holm", "mcc", "mce", "n_needed_for", "nll", "precision", "recall",
+    "reliability_curve", "replicates", "risk_at_coverage", "risk_coverage_curve", "smooth_ece", "specificity",
+    "spiegelhalter_z", "wilson",
 ]  # fmt: skip

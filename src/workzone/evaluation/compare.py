@@ -1,0 +1,374 @@
+"""Two sets of predictions of the same images: which model is better, and can the difference be told from chance?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from workzone.errors import ConfigError, DataError
+from workzone.evaluation.figures import plain
+from workzone.evaluation.given import Given
+from workzone.files import write_atomic, write_json
+from workzone.metrics.comparison import DeLong, Difference, McNemar, delong, mcnemar, paired_bootstrap
+from workzone.metrics.differences import holm
+from workzone.metrics.registry import METRICS
+from workzone.predictions import IntArray, StrArray
+
+SCHEMA_VERSION = 1
+OTHERS = (
+    "mcc", "accuracy", "balanced_accuracy", "f1", "fnr", "fpr", "auroc", "average_precision", "brier", "nll", "augrc",
+)  # fmt: skip
+TITLES = {
+    "mcc": "MCC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "F1", "f0.5": "F0.5",
+    "fnr": "roadwork missed", "fpr": "false alarms", "auroc": "AUROC", "average_precision": "average precision",
+    "brier": "Brier score", "nll": "NLL", "augrc": "AUGRC", "ece": "ECE", "decided": "decided (coverage)",
+    "decided_wrong": "wrong among decided", "decided_missed": "roadwork decided no_roadwork",
+    "decided_alarms": "no_roadwork decided roadwork",
+}  # fmt: skip
+_HIGHER = {"decided": True, "decided_wrong": False, "decided_missed": False, "decided_alarms": False}
+_FEW_DISCORDANT, _FEW_UNITS, _FEW_OF_CLASS = 10, 20, 10
+# Not numbers about one class only; MCC has the value 0 there by convention.
+_NEEDS_BOTH = ("mcc", "balanced_accuracy", "auroc", "brier_skill")
+
+Winner = Literal["A", "B", "none", "undefined"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of both models; ``p_holm`` is adjusted among the figures that are not primary."""
+
+    name: str
+    title: str
+    higher_is_better: bool
+    difference: Difference
+    p_holm: float | None
+
+    @property
+    def winner(self) -> Winner:
+        """Which model is better beyond chance."""
+        d = self.difference
+        if not np.isfinite(d.p):
+            return "undefined"
+        told = d.told and (self.p_holm is None or self.p_holm <= 1 - d.difference.level)
+        if not told:
+            return "none"
+        return "B" if (d.difference.value > 0) == self.higher_is_better else "A"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that is said about a pair of models.
+
+    Attributes:
+        names: of A and B.
+        paths: of the tables.
+        answers: how each model's answers at every image came about.
+        counts: images in A, in B and shared; shared images with roadwork; units that are resampled.
+        by_group: whether groups were resampled.
+        rows: the primary figure first.
+        mcnemar: of the answers.
+        delong: of the probabilities.
+        level: of the intervals.
+        method: of the intervals.
+        resamples: B.
+        seed: of the draws.
+        cautions: what a reader should know.
+    """
+
+    names: tuple[str, str]
+    paths: tuple[str, str]
+    answers: tuple[str, str]
+    counts: dict[str, int]
+    by_group: bool
+    rows: tuple[Row, ...]
+    mcnemar: McNemar
+    delong: DeLong
+    level: float
+    method: str
+    resamples: int
+    seed: int
+    cautions: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence that needs no statistics."""
+        row = self.rows[0]
+        a, b, gap = row.difference.a, row.difference.b, row.difference.difference
+        if row.winner == "undefined":
+            return f"Nothing can be said: {row.title} is not defined on these images."
+        direction = "" if row.higher_is_better else " (lower is better)"
+        if row.winner == "none":
+            if gap.value == gap.low == gap.high == 0:
+                return f"No difference can be told: {row.title} is {a.value:.3f} for both on these images."
+            return (
+                f"No difference can be told: {row.title}{direction} {b.value:.3f} for B against {a.value:.3f} for A, "
+                f"difference {gap:.3f}."
+            )
+        first, second = (b, a) if row.winner == "B" else (a, b)
+        sign = 1 if row.winner == "B" else -1
+        low, high = sorted((sign * gap.low, sign * gap.high))
+        return (
+            f"{row.winner} is better: {row.title}{direction} {first.value:.3f} against {second.value:.3f}, "
+            f"difference {sign * gap.value:.3f} [{low:.3f}, {high:.3f}]."
+        )
+
+    @property
+    def basis(self) -> str:
+        """What the figures rest on."""
+        c = self.counts
+        unit = f"{c['units']:,} groups" if self.by_group else "images"
+        return (
+            f"{c['shared']:,} images in both ({c['roadwork']:,} with roadwork); A has {c['a']:,}, B has {c['b']:,}. "
+            f"{self.level:.0%} {'BCa' if self.method == 'bca' else 'percentile'} intervals, {self.resamples:,} paired "
+            f"resamples of {unit}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON; what is not defined is null."""
+        models = {
+            key: {"name": name, "path": path, "answers": how}
+            for key, name, path, how in zip("ab", self.names, self.paths, self.answers, strict=True)
+        }
+        rows = [
+            {
+                "metric": r.name,
+                "title": r.title,
+                "primary": k == 0,
+                "higher_is_better": r.higher_is_better,
+                "a": plain(r.difference.a),
+                "b": plain(r.difference.b),
+                "difference": plain(r.difference.difference),
+                "p": plain(r.difference.p),
+                "p_holm": plain(r.p_holm),
+                "better": r.winner,
+            }
+            for k, r in enumerate(self.rows)
+        ]
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "verdict": self.verdict,
+            "better": self.rows[0].winner,
+            "models": models,
+            "counts": dict(self.counts),
+            "interval": {
+                "level": self.level,
+                "method": self.method,
+                "resamples": self.resamples,
+                "by_group": self.by_group,
+                "seed": self.seed,
+            },
+            "metrics": rows,
+            "mcnemar": plain(asdict(self.mcnemar)),
+            "delong": plain(asdict(self.delong)),
+            "cautions": list(self.cautions),
+        }
+
+
+def compare(
+    a: Given,
+    b: Given,
+    *,
+    metric: str = "mcc",
+    resamples: int = 2000,
+    method: Literal["percentile", "bca"] = "percentile",
+    level: float = 0.95,
+    by_group: bool = True,
+    seed: int = 42,
+) -> Comparison:
+    """Compare two models on the images both have scored.
+
+    Answers are the decisions of a table where they never abstain, and the probability at 0.5 otherwise. The primary
+    metric is judged alone; the others carry Holm's correction. Decisions are compared where both tables have them.
+
+    Args:
+        a: first model.
+        b: second model.
+        metric: the primary metric, a name in ``METRICS`` for which one direction is better.
+        resamples: B.
+        method: percentile or bca.
+        level: of the intervals.
+        by_group: resample groups where a table names them.
+        seed: of the draws.
+
+    Raises:
+        ConfigError: an unknown metric.
+        DataError: no shared images, no labels, or labels or groups that disagree.
+    """
+    if metric not in METRICS or METRICS[metric].higher_is_better is None:
+        known = ", ".join(name for name, m in METRICS.items() if m.higher_is_better is not None)
+        raise ConfigError(f"there is no metric {metric!r} to compare by", fix=f"choose one of {known}")
+    _, at_a, at_b = np.intersect1d(a.predictions.ids, b.predictions.ids, return_indices=True)
+    if not len(at_a):
+        raise DataError(
+            "the two tables share no image",
+            where=f"{a.path} has ids such as {a.predictions.ids[0]!r}, {b.path} such as {b.predictions.ids[0]!r}",
+            fix="give predictions of the same images under the same ids",
+        )
+    y = _shared_labels(a, b, at_a, at_b)
+    groups = _shared_groups(a, b, at_a, at_b) if by_group else None
+    pa, pb = a.probability[at_a], b.probability[at_b]
+    answers_a, answers_b = a.answers[at_a], b.answers[at_b]
+    names = [metric, *(name for name in OTHERS if name != metric)]
+    shares = {}
+    if a.codes is not None and b.codes is not None:
+        one, two = _shares(y, a.codes[at_a]), _shares(y, b.codes[at_b])
+        shares = {name: (one[name], two[name]) for name in one}
+    found = paired_bootstrap(
+        names,
+        y,
+        pa,
+        pb,
+        answers_a,
+        answers_b,
+        shares=shares,
+        groups=groups,
+        n_resamples=resamples,
+        method=method,
+        level=level,
+        seed=seed,
+    )
+    if len(np.unique(y)) < 2:
+        found = {k: _undefined(d) if k in _NEEDS_BOTH else d for k, d in found.items()}
+    adjusted = _holm([d.p for k, d in found.items() if k != metric])
+    test = mcnemar(answers_a == y, answers_b == y)
+    units = len(y) if groups is None else len(np.unique(groups))
+    return Comparison(
+        names=(a.name, b.name),
+        paths=(str(a.path), str(b.path)),
+        answers=(_how(a), _how(b)),
+        counts={"a": len(a.probability), "b": len(b.probability), "shared": len(y), "roadwork": int(y.sum()),
+                "units": units},
+        by_group=groups is not None,
+        rows=tuple(
+            Row(k, TITLES.get(k, k.replace("_", " ")), _direction(k), d, p)
+            for (k, d), p in zip(found.items(), [None, *adjusted], strict=True)
+        ),
+        mcnemar=test,
+        delong=delong(y, pa, pb),
+        level=level,
+        method=method,
+        resamples=resamples,
+        seed=seed,
+        cautions=(
+            *_cautions(a, b, y, groups, units, test, metric),
+            *_too_few_resamples(resamples, len(adjusted), level),
+        ),
+    )  # fmt: skip
+
+
+def write_comparison(c: Comparison, folder: Path) -> None:
+    """Write ``comparison.html`` and then ``comparison.json`` into ``folder``."""
+    from workzone.evaluation.compare_page import render
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "comparison.html", render(c))
+    write_json(folder / "comparison.json", c.to_dict())
+
+
+def _too_few_resamples(resamples: int, others: int, level: float) -> list[str]:
+    least = 2 * others / (resamples + 1)
+    if least <= 1 - level:
+        return []
+    needed = int(np.ceil(2 * others / (1 - level)))
+    return [f"With {resamples:,} resamples no other figure can pass Holm's correction: {needed:,} or more are needed."]
+
+
+def _direction(name: str) -> bool:
+    return _HIGHER[name] if name in _HIGHER else bool(METRICS[name].higher_is_better)
+
+
+def _how(g: Given) -> str:
+    if g.codes is None:
+        return "probability at 0.5"
+    return "probability at 0.5, since its decisions abstain" if g.abstains else "its decisions"
+
+
+def _undefined(d: Difference) -> Difference:
+    return Difference(d.a, d.b, d.difference, float("nan"))
+
+
+def _holm(p: Sequence[float]) -> list[float]:
+    values = np.array(p)
+    known = ~np.isnan(values)
+    values[known] = holm(values[known])
+    return [float(v) for v in values]
+
+
+def _shares(y: IntArray, codes: Any) -> dict[str, tuple[Any, Any]]:
+    """Events and trials of what a policy is judged by."""
+    every, given = np.ones(len(y)), codes >= 0
+    return {
+        "decided": (given, every),
+        "decided_wrong": (given & (codes != y), given),
+        "decided_missed": ((codes == 0) & (y == 1), y == 1),
+        "decided_alarms": ((codes == 1) & (y == 0), y == 0),
+    }
+
+
+def _shared_labels(a: Given, b: Given, at_a: Any, at_b: Any) -> IntArray:
+    one, two = a.predictions.labels, b.predictions.labels
+    if one is None and two is None:
+        raise DataError("neither table has labels", where=f"{a.path} and {b.path}", fix="add the column label to one")
+    if one is None or two is None:
+        return np.asarray(one[at_a] if one is not None else two[at_b])  # type: ignore[index]
+    apart = np.flatnonzero(one[at_a] != two[at_b])
+    if len(apart):
+        ids = a.predictions.ids[at_a][apart[:3]].tolist()
+        raise DataError(
+            f"the tables disagree about the label of {len(apart)} of {len(at_a)} shared images",
+            where=f"id {', '.join(map(repr, ids))}{' and more' if len(apart) > 3 else ''}",
+            fix="use one set of labels for both models",
+        )
+    return np.asarray(one[at_a])
+
+
+def _shared_groups(a: Given, b: Given, at_a: Any, at_b: Any) -> StrArray | None:
+    found = [_groups(g, at) for g, at in ((a, at_a), (b, at_b)) if "group" in g.predictions.columns]
+    if not found:
+        return None
+    if len(found) == 2:
+        pairs = len({*zip(*(f.tolist() for f in found), strict=True)})
+        if any(pairs != len(np.unique(f)) for f in found):
+            raise DataError(
+                "the tables group the shared images differently",
+                where=f"column group of {a.path} and {b.path}",
+                fix="drop the column in the table where it is wrong",
+            )
+    return found[0]
+
+
+def _groups(g: Given, at: Any) -> StrArray:
+    group, ids = g.predictions.column("group", default="")[at], g.predictions.ids[at]
+    return np.asarray(np.where(group == "", np.char.add("image:", ids), np.char.add("group:", group)), dtype=np.str_)
+
+
+def _cautions(a: Given, b: Given, y: IntArray, groups: Any, units: int, test: McNemar, metric: str) -> list[str]:
+    found = []
+    fewest = min(len(a.probability), len(b.probability))
+    if len(y) < fewest:
+        found.append(f"Only {len(y):,} images are in both tables; the others are left out.")
+    positive = int(y.sum())
+    if positive in (0, len(y)):
+        found.append("The shared images hold one class only: MCC, ranking and one of the error rates are not defined.")
+    elif min(positive, len(y) - positive) < _FEW_OF_CLASS:
+        found.append(f"Fewer than {_FEW_OF_CLASS} images of a class: intervals are rough and DeLong does not hold.")
+    if units < _FEW_UNITS:
+        found.append(f"Only {units} independent {'images' if groups is None else 'groups'}: intervals are uncertain.")
+    discordant = test.only_a + test.only_b
+    if 0 < discordant < _FEW_DISCORDANT:
+        found.append(
+            f"The answers differ in correctness on {discordant} images only: McNemar's exact p-value of {test.p:.3f} is "
+            "a safer guide to the figures of answers than their intervals."
+        )
+    if groups is not None and units < len(y):
+        found.append("McNemar and DeLong take images as independent; with groups, trust the bootstrap.")
+    own = [g.codes is not None and not g.abstains for g in (a, b)]
+    if own[0] != own[1]:
+        found.append(f"Answers were made differently: A by {_how(a)}, B by {_how(b)}.")
+    if METRICS[metric].kind == "calibration":
+        found.append("Calibration errors are biased upward, and resampling adds to it: prefer the Brier score or NLL.")
+    return found
