@@ -85,7 +85,8 @@ def open_timm(name: str) -> Callable[[list[str]], None]:
 
     extra = {"img_size": 224} if name.startswith("vit") else {}
     model = timm.create_model(name, pretrained=False, num_classes=2, **extra).eval()
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    config = timm.data.resolve_data_config({"input_size": (3, 224, 224)}, model=model)
+    transform = timm.data.create_transform(**config, is_training=False)
 
     def answer(files: list[str]) -> None:
         with torch.inference_mode():

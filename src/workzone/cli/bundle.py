@@ -40,6 +40,10 @@ def evaluate(
     ),
     threads: int = typer.Option(0, "--threads", help="Threads of the engine, 0 for all cores."),
     seed: int = typer.Option(42, "--seed", help="Seed of the bootstrap."),
+    robustness: bool = typer.Option(False, "--robustness", help="Measure corrupted pictures as well; needs a bundle."),
+    robustness_images: int = typer.Option(
+        100, "--robustness-images", min=2, help="Images of the sample that is corrupted, each 50 times."
+    ),
 ) -> None:
     """Measure a bundle on labelled images it has not seen: figures with intervals, slices, plots, report.
 
@@ -69,6 +73,12 @@ def evaluate(
                 fix="leave the data out, or give a bundle instead of the table",
             )
         keys.insert(0, data)
+    if made and robustness:
+        raise ConfigError(
+            "corrupted pictures need a bundle that scores them",
+            where="--robustness",
+            fix="give a bundle and its images",
+        )
     if not made and data is None:
         raise ConfigError(
             "a bundle needs labelled images to be evaluated on",
@@ -90,6 +100,20 @@ def evaluate(
     console = Console(highlight=False)
     print_table(console, summary_table(summary))
     console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+    if robustness:
+        from workzone.cli.robustness import measure_robustness
+
+        first = measure_robustness(
+            bundle,
+            evaluated,
+            settings,
+            out,
+            images=robustness_images,
+            threads=threads,
+            seed=seed,
+            progress=progress,
+        )
+        console.print(f"{first} Curves: {out / 'robustness.png'}", soft_wrap=True)
 
 
 def need_eval(feature: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 
 import typer
 
 
-class IntervalMethod(str, Enum):
+class IntervalMethod(StrEnum):
     """How the interval of the difference is made."""
 
     percentile = "percentile"

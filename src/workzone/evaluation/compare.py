@@ -203,9 +203,10 @@ def compare(
         raise ConfigError(f"there is no metric {metric!r} to compare by", fix=f"choose one of {known}")
     _, at_a, at_b = np.intersect1d(a.predictions.ids, b.predictions.ids, return_indices=True)
     if not len(at_a):
+        one, two = str(a.predictions.ids[0]), str(b.predictions.ids[0])
         raise DataError(
             "the two tables share no image",
-            where=f"{a.path} has ids such as {a.predictions.ids[0]!r}, {b.path} such as {b.predictions.ids[0]!r}",
+            where=f"{a.path} has ids such as {one!r}, {b.path} such as {two!r}",
             fix="give predictions of the same images under the same ids",
         )
     y = _shared_labels(a, b, at_a, at_b)
@@ -215,8 +216,8 @@ def compare(
     names = [metric, *(name for name in OTHERS if name != metric)]
     shares = {}
     if a.codes is not None and b.codes is not None:
-        one, two = _shares(y, a.codes[at_a]), _shares(y, b.codes[at_b])
-        shares = {name: (one[name], two[name]) for name in one}
+        events = [_shares(y, codes) for codes in (a.codes[at_a], b.codes[at_b])]
+        shares = {name: (events[0][name], events[1][name]) for name in events[0]}
     found = paired_bootstrap(
         names,
         y,
@@ -361,8 +362,8 @@ def _cautions(a: Given, b: Given, y: IntArray, groups: Any, units: int, test: Mc
     discordant = test.only_a + test.only_b
     if 0 < discordant < _FEW_DISCORDANT:
         found.append(
-            f"The answers differ in correctness on {discordant} images only: McNemar's exact p-value of {test.p:.3f} is "
-            "a safer guide to the figures of answers than their intervals."
+            f"Only {discordant} images are right in one model and wrong in the other: for answers, McNemar's exact "
+            f"p-value of {test.p:.3f} is a safer guide than the intervals."
         )
     if groups is not None and units < len(y):
         found.append("McNemar and DeLong take images as independent; with groups, trust the bootstrap.")

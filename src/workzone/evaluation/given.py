@@ -17,7 +17,7 @@ from workzone.predictions import LABELS, Predictions, logit, sigmoid
 SUFFIXES = (".csv", ".parquet")
 TABLE = "predictions.parquet"
 _PLACES = (f"evaluate/{TABLE}", TABLE, "predictions.csv")
-_CODES = {name: int(code) for code, name in NAMES.items()}
+_CODES: dict[str, int] = {name: int(code) for code, name in NAMES.items()}
 _COLUMNS = "name the columns id, label, and probability or log_odds"
 _OWN = ("id", "label", "log_odds", "probability", "decision")
 

@@ -185,7 +185,7 @@ def summarise(e: Evaluated, settings: EvaluateConfig, *, seed: int, progress: Ca
     share_of = dict(zip(ordered, (p.prevalence for p in parts), strict=True))
     by_source = np.array([share_of[name] for name in e.sources.tolist()])
     wrong = e.decisions.accepted & (e.decisions.codes != e.labels)
-    promises = tuple(_promise(g, part, draws) for g in (e.certificate.guarantees if e.certificate else ()))
+    promises = tuple(measure_promise(g, part, draws) for g in (e.certificate.guarantees if e.certificate else ()))
     return Summary(
         n=len(e),
         n_positive=part.n_positive,
@@ -245,7 +245,7 @@ def _calibration(e: Evaluated, settings: EvaluateConfig, seed: int) -> dict[str,
     return out
 
 
-def _promise(g: Guarantee, part: Part, draws: Draws) -> Promise:
+def measure_promise(g: Guarantee, part: Part, draws: Draws) -> Promise:
     """What the test images say about a guarantee, counted by its own unit."""
     truth, answer = (1, Code.NO_ROADWORK) if g.risk == "false_negative_rate" else (0, Code.ROADWORK)
     if g.risk not in ("false_negative_rate", "false_positive_rate"):
