@@ -36,7 +36,7 @@ def test_predict_equals_the_batch_path(detector: Detector, images: list[Path], t
         max_pixels=10**8,
     )
     scores = detector.score(views)
-    batch = detector.decide(scores.log_odds)
+    batch = detector.decide(scores)
     for i, d in detector.predict(images):
         assert abs(d.log_odds - scores.log_odds[i]) < 1e-5
         assert abs(d.probability - batch.probability[i]) < 1e-5

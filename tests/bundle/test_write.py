@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forgery import failures
+from forgery import edit_json, failures, reseal
 
 from workzone.bundle import schema, write
 from workzone.bundle.write import BundleParts, write_bundle
@@ -39,6 +39,7 @@ def parts(tiny_bundle: Path) -> BundleParts:
         card="# Card\n",
         golden_images=[tiny_bundle / c["image"] for c in cases["cases"]],
         tolerance=cases["tolerance"],
+        compare_decisions=True,
         lineage=manifest["lineage"],
     )
 
@@ -152,3 +153,24 @@ def test_parts_that_do_not_fit(
     with pytest.raises(WorkzoneError):
         write_bundle(change(parts), tmp_path / "bundle")
     assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("compared", [True, False])
+def test_near_a_threshold_only_log_odds_are_compared(parts: BundleParts, tmp_path: Path, compared: bool) -> None:
+    """Another processor may decide a borderline image otherwise; its log-odds must still agree."""
+    target = write_bundle(replace(parts, compare_decisions=compared), tmp_path / "bundle")
+
+    def other_decision(cases: Any) -> None:
+        case = cases["cases"][0]
+        case["decision"] = "no_roadwork" if case["decision"] == "roadwork" else "roadwork"
+
+    edit_json(target / "golden/cases.json", other_decision)
+    reseal(target)
+    assert list(failures(target)) == (["golden cases"] if compared else [])
+
+    def other_score(cases: Any) -> None:
+        cases["cases"][0]["log_odds"] += 3 * parts.tolerance
+
+    edit_json(target / "golden/cases.json", other_score)
+    reseal(target)
+    assert list(failures(target)) == ["golden cases"]

@@ -20,7 +20,7 @@ from workzone.decisions import Certificate, Decision, Policy, ViewScore
 from workzone.decisions.types import NAMES, Decisions
 from workzone.errors import BundleError, ImageError
 from workzone.files import sha256_json
-from workzone.predictions import LABELS, FloatArray
+from workzone.predictions import LABELS
 from workzone.vision import Preprocessing, open_views
 from workzone.vision.batch import Source
 from workzone.vision.decode import MAX_PIXELS
@@ -103,21 +103,21 @@ class Detector:
 
         count = workers or self.engine.threads
         for index, (scores, boxes) in in_order(sources, work, workers=count, on_error=on_error):
-            yield index, one_decision(scores, self.decide(scores.log_odds), 0, boxes)
+            yield index, one_decision(scores, self.decide(scores), 0, boxes)
 
     def __call__(self, source: Source | str, *, max_pixels: int = MAX_PIXELS) -> Decision:
         """Decide on one image, its views on all threads of the engine; raises ImageError when it cannot be used."""
         pixels, boxes = self._open(source, max_pixels)
         scores = self._score_one(embed_views(self.engine, pixels, side_by_side=True), boxes)
-        return one_decision(scores, self.decide(scores.log_odds), 0, boxes)
+        return one_decision(scores, self.decide(scores), 0, boxes)
 
     def score(self, views: ViewEmbeddings) -> Scores:
         """Scores of images from the embeddings of their views."""
         return self.engine.aggregate(views.embeddings, views.boxes, views.mask)
 
-    def decide(self, log_odds: FloatArray) -> Decisions:
-        """Decisions for log-odds (N,) of this bundle's engine."""
-        return self.policy.decide(self.calibrator(log_odds))
+    def decide(self, scores: Scores) -> Decisions:
+        """Decisions for the scores of this bundle's engine."""
+        return decisions.apply_policy(self.policy, self.calibrator(scores.log_odds), scores.view_log_odds)
 
     def _open(self, source: Source | str, max_pixels: int) -> tuple[Pixels, Boxes]:
         return open_views(

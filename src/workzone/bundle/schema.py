@@ -90,6 +90,9 @@ class Golden(Strict):
     """All golden cases and how far the log-odds may be off on another processor."""
 
     tolerance: float = Field(gt=0, le=MAX_TOLERANCE)
+    compare_decisions: bool = Field(
+        default=True, description="false where every case lies so near a threshold that another processor may differ"
+    )
     cases: tuple[GoldenCase, ...] = Field(min_length=1, max_length=MAX_FILES)
 
 

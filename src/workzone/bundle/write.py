@@ -27,6 +27,7 @@ class BundleParts:
     Attributes:
         engine: folder of the exported network.
         golden_images: images that become golden cases.
+        compare_decisions: whether their decisions hold on any processor, or only their log-odds within the tolerance.
         tolerance: largest difference of log-odds that ``verify`` accepts.
     """
 
@@ -44,6 +45,7 @@ class BundleParts:
     metrics: Mapping[str, Any]
     card: str
     golden_images: Sequence[Path]
+    compare_decisions: bool
     tolerance: float
     lineage: Mapping[str, Any]
 
@@ -184,4 +186,4 @@ def _golden_cases(parts: BundleParts, work: Path, names: Sequence[str], values: 
         {"image": name, "log_odds": a.log_odds, "probability": a.probability, "decision": a.label}
         for name, (_, a) in zip(names, detector.predict(work / name for name in names), strict=True)
     ]
-    return {"tolerance": parts.tolerance, "cases": cases}
+    return {"tolerance": parts.tolerance, "compare_decisions": parts.compare_decisions, "cases": cases}

@@ -58,8 +58,15 @@ def to_openvino(
         check_views(calibration_views)
         backbone = _quantise(backbone, source, calibration_views)
     _save(backbone, out_folder / "backbone.xml")
-    _save(core.read_model(str(onnx_folder / HEAD_FILE)), out_folder / "head.xml")
+    head_to_openvino(onnx_folder, out_folder)
     return out_folder / "backbone.xml"
+
+
+def head_to_openvino(onnx_folder: Path, out_folder: Path) -> None:
+    """Write ``head.xml`` and its ``.bin`` alone, for a backbone that was converted before."""
+    import openvino as ov
+
+    _save(ov.Core().read_model(str(onnx_folder / HEAD_FILE)), out_folder / "head.xml")
 
 
 def _quantise(model: Any, source: Path, views: NDArray[np.uint8]) -> Any:

@@ -6,7 +6,7 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
-_PACKAGES = ("numpy", "pillow", "onnxruntime", "openvino", "torch", "timm", "polars", "scipy")
+_PACKAGES = ("numpy", "pillow", "onnx", "onnxruntime", "openvino", "nncf", "torch", "timm", "polars", "scipy")
 
 
 def environment() -> dict[str, str]:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workzone.bundle.embedding import default_cache_folder
 from workzone.data.roles import SelectData, TrainData
 from workzone.errors import CheckFailedError
-from workzone.files import atomic_path, write_json
+from workzone.files import atomic_path, sha256_bytes, sha256_file, sha256_json, write_json
+from workzone.pipeline.backbone_cache import BackboneCache
+from workzone.pipeline.environment import environment
 from workzone.pipeline.phase import Context, PhaseSpec
 from workzone.pipeline.phases.embedding import open_variant, read_preprocessing
 from workzone.pipeline.variants import ENGINE_KEYS, variants
@@ -42,7 +45,7 @@ def _run(context: Context) -> None:
     for variant in wanted:
         if variant != "onnxruntime-fp32":
             context.progress.message(f"  making {variant}")
-            _make(variant, base, artifacts.engine(variant), views)
+            _make(context, variant, base, artifacts.engine(variant), views)
     if "onnxruntime-fp32" not in wanted:
         wanted = [*wanted, "onnxruntime-fp32"]
     golden = _golden_images(context, select)
@@ -54,18 +57,37 @@ def _fresh(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _make(variant: str, base: Path, target: Path, views: NDArray[np.uint8] | None) -> None:
-    _fresh(target)
+def _make(context: Context, variant: str, base: Path, target: Path, views: NDArray[np.uint8] | None) -> None:
+    """Convert the network; a backbone that was converted before comes from the cache, since int8 takes minutes."""
     name, _, precision = variant.partition("-")
+    used = views if precision == "int8" else None
+    key = sha256_json(
+        {
+            "variant": variant,
+            "backbone": sha256_file(base / "backbone.onnx"),
+            "views": sha256_bytes(used.tobytes()) if used is not None else None,
+            "versions": {k: v for k, v in environment().items() if k in ("onnx", "onnxruntime", "openvino", "nncf")},
+        }
+    )
+    cache = BackboneCache(context.config.cache.folder or default_cache_folder(), key)
+    _fresh(target)
+    known = cache.copy_to(target)
     if name == "openvino":
-        from workzone.export.openvino import to_openvino
+        from workzone.export.openvino import head_to_openvino, to_openvino
 
-        to_openvino(base, target, "int8" if precision == "int8" else "fp32", views if precision == "int8" else None)
+        if known:
+            head_to_openvino(base, target)
+        else:
+            to_openvino(base, target, "int8" if precision == "int8" else "fp32", used)
+    elif known:
+        shutil.copyfile(base / "head.onnx", target / "head.onnx")
     else:
         from workzone.export.quantise import quantise_onnx
 
-        assert views is not None
-        quantise_onnx(base, target, views)
+        assert used is not None
+        quantise_onnx(base, target, used)
+    if not known:
+        cache.store(target)
 
 
 def _calibration_views(context: Context, train: TrainData) -> NDArray[np.uint8]:

@@ -1,0 +1,48 @@
+"""Converted backbones by content: a new head on a known backbone does not quantise the backbone again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from workzone.files import read_json, sha256_file, write_json
+
+_HASHES = "sha256.json"
+
+
+class BackboneCache:
+    """Backbone files of one conversion, below ``root/engines``; ``key`` is a hash of all that decides them."""
+
+    def __init__(self, root: Path, key: str) -> None:
+        self.folder = root / "engines" / key[:32]
+
+    def copy_to(self, target: Path) -> bool:
+        """Copy the backbone to ``target`` if it is stored whole; what is damaged is dropped and made again."""
+        try:
+            hashes: dict[str, str] = read_json(self.folder / _HASHES)
+            if any(sha256_file(self.folder / name) != digest for name, digest in hashes.items()):
+                raise ValueError("a file was changed")
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError, AttributeError, json.JSONDecodeError):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return False
+        for name in hashes:
+            shutil.copyfile(self.folder / name, target / name)
+        return True
+
+    def store(self, source: Path) -> None:
+        """Keep the backbone files of ``source``; the folder appears whole or not at all."""
+        files = sorted(p for p in source.iterdir() if p.name.startswith("backbone."))
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))
+        try:
+            for file in files:
+                shutil.copyfile(file, work / file.name)
+            write_json(work / _HASHES, {file.name: sha256_file(file) for file in files})
+            if not self.folder.exists():
+                work.rename(self.folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
