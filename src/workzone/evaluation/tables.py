@@ -49,7 +49,7 @@ def summary_rows(s: Summary) -> list[tuple[str, str, str]]:
             f"promise: {p.risk.replace('_', ' ')} at most {p.alpha:.1%}",
             p.status.replace("_", " ")
             + ("; " + percent(p.measured) + " here" if np.isfinite(p.measured.value) else ""),
-            f"{p.events} of {p.measured.n:,} {p.unit}s",
+            f"{p.events} of {p.measured.n:,} {p.unit}s" if p.measured.n else "not measured here",
         )
         for p in s.promises
     ]
