@@ -294,7 +294,7 @@ def macro(
                 how = "percentile over sources"
             else:
                 low, high = (float(np.mean([getattr(i, end) for i in each])) for end in ("low", "high"))
-                how = "mean of the sources' intervals"
+                how = "mean of the sources' intervals" if np.isfinite(low) else "none: a source has none"
             value = float(np.mean([i.value for i in each]))
             out[system][name] = Interval(
                 value, low, high, draws.level, how, n, prevalence, draws.resamples - len(values)
