@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workzone.calibration.base import read_float
-from workzone.data.roles import CalibData
+from workzone.data.roles import CalibData, require_calib
 from workzone.decisions.certificate import Guarantee
 from workzone.decisions.types import Code, Decisions
 from workzone.errors import BundleError, ConfigError, DataError
@@ -71,6 +71,20 @@ class Policy(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Name and numbers; ``workzone.decisions.from_dict`` reads it back."""
         return {"policy": self.name, "parameters": self.parameters()}
+
+
+def fit_inputs(data: CalibData, probability: FloatArray, *, policy: str) -> tuple[CalibData, FloatArray]:
+    """What ``fit`` of policy ``policy`` was given, checked.
+
+    Raises:
+        LeakageError: ``data`` is anything but ``CalibData``.
+        DataError: a probability is NaN or outside [0, 1], or there are no images.
+    """
+    calib = require_calib(data, user=f"policy {policy!r}")
+    p = checked_probability(probability, n=len(calib))
+    if not len(calib):
+        raise DataError("a policy cannot be fitted on no images", where=f"policy {policy!r}")
+    return calib, p
 
 
 def checked_probability(probability: FloatArray, *, n: int | None = None) -> FloatArray:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import numpy as np
 
 from workzone.calibration.base import read_float
-from workzone.data.roles import CalibData, require_calib
+from workzone.data.roles import CalibData
 from workzone.decisions.certificate import Guarantee, Unit
 from workzone.decisions.conformal.quantile import conformal_quantile, conformal_rank, n_needed
 from workzone.decisions.policies.base import (
@@ -19,12 +19,13 @@ from workzone.decisions.policies.base import (
     check_rates,
     check_word,
     checked_probability,
+    fit_inputs,
     make_decisions,
     rebuild,
     require_same_keys,
 )
 from workzone.decisions.types import Code, Decisions
-from workzone.errors import BundleError, CheckFailedError, DataError
+from workzone.errors import BundleError, CheckFailedError
 from workzone.predictions import FloatArray, IntArray
 
 LimitStatus = Literal["certified", "uncertified", "withheld"]
@@ -80,10 +81,7 @@ class SetPolicy(Policy):
             DataError: a probability is NaN or outside [0, 1], or there are no images.
             CheckFailedError: a promise cannot be given and ``if_not_certifiable`` is "stop".
         """
-        calib = require_calib(data, user=f"policy {self.name!r}")
-        p = checked_probability(probability, n=len(calib))
-        if not len(calib):
-            raise DataError("a policy cannot be fitted on no images", where=f"policy {self.name!r}")
+        calib, p = fit_inputs(data, probability, policy=self.name)
         found, self.guarantees = self._limits(calib, p, uncertainty)
         stop_if_refused(self.name, self.guarantees, self.if_not_certifiable)
         first, second = (self._settle(limit) for limit in found)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workzone.calibration.base import read_float
-from workzone.data.roles import CalibData, require_calib
+from workzone.data.roles import CalibData
 from workzone.decisions.certificate import Guarantee
 from workzone.decisions.policies.base import (
     IfNotCertifiable,
@@ -17,6 +17,7 @@ from workzone.decisions.policies.base import (
     check_rates,
     check_word,
     checked_probability,
+    fit_inputs,
     make_decisions,
     rebuild,
     require_same_keys,
@@ -24,7 +25,7 @@ from workzone.decisions.policies.base import (
 from workzone.decisions.policies.sets import LimitStatus, stop_if_refused
 from workzone.decisions.selective import EVERYTHING, guaranteed_selection
 from workzone.decisions.types import Code, Decisions
-from workzone.errors import BundleError, DataError
+from workzone.errors import BundleError
 from workzone.predictions import FloatArray
 
 
@@ -68,10 +69,7 @@ class SelectiveRiskPolicy(Policy):
             DataError: a probability is NaN or outside [0, 1], or there are no images.
             CheckFailedError: the promise cannot be given and ``if_not_certifiable`` is "stop".
         """
-        calib = require_calib(data, user=f"policy {self.name!r}")
-        p = checked_probability(probability, n=len(calib))
-        if not len(calib):
-            raise DataError("a policy cannot be fitted on no images", where=f"policy {self.name!r}")
+        calib, p = fit_inputs(data, probability, policy=self.name)
         self._certify(np.minimum(p, 1.0 - p), (p >= 0.5) != (calib.labels == 1))
         self.coverage = float(self.decide(p).accepted.mean())
         return self
