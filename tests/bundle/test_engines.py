@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from workzone.bundle import Detector
-from workzone.bundle.engines import network_files, open_engine
+from workzone.bundle.engines import Engine, network_files, open_engine
 from workzone.bundle.engines.onnx_scan import refuse_unsafe_onnx
-from workzone.bundle.engines.openvino import OpenVinoEngine
+from workzone.bundle.engines.openvino import OpenVinoEngine, require_bf16
 from workzone.errors import BundleError
+from workzone.vision import Preprocessing, open_views
 
 onnx = pytest.importorskip("onnx")
 
@@ -203,23 +207,124 @@ def test_openvino_without_weights(openvino_engine: Path, tmp_path: Path) -> None
         OpenVinoEngine.open(folder)
 
 
+def test_precision_that_an_engine_has_not(tiny_bundle: Path) -> None:
+    with pytest.raises(BundleError, match=r"no precision 'bf16'.*fp32, int8"):
+        open_engine("onnxruntime", tiny_bundle / "engine", precision="bf16")
+    with pytest.raises(BundleError, match="no precision 'fp64'"):
+        open_engine("openvino", tiny_bundle / "engine", precision="fp64")
+
+
+def test_bf16_needs_a_cpu_that_has_it() -> None:
+    require_bf16(["FP32", "INT8", "BF16"])
+    with pytest.raises(BundleError, match=r"no bf16 instructions.*openvino-fp32"):
+        require_bf16(["FP32", "INT8", "BIN"])
+
+
+TOLERANCES = {
+    "onnxruntime-fp32": (0.0, 0.0),
+    "openvino-fp32": (1e-3, 2e-3),
+    "openvino-bf16": (0.08, 0.25),
+    "onnxruntime-int8": (0.25, 0.25),
+    "openvino-int8": (0.25, 0.25),
+}
+"""By variant: difference of embeddings by their norm, and of log-odds (``export.tolerance``, ``int8_tolerance``)."""
+
+
+@pytest.fixture(scope="session")
+def engine_folders(tiny_bundle: Path, openvino_engine: Path, images: list[Path], tmp_path_factory) -> dict[str, Path]:
+    """Networks of every engine and precision, from the bundle of onnxruntime-fp32."""
+    pytest.importorskip("nncf")
+    from workzone.export.openvino import to_openvino
+    from workzone.export.quantise import quantise_onnx
+
+    base, folder = tiny_bundle / "engine", tmp_path_factory.mktemp("engines")
+    ranges = views_of(tiny_bundle, images[:6])
+    quantise_onnx(base, folder / "onnxruntime-int8", ranges)
+    to_openvino(base, folder / "openvino-int8", "int8", ranges)
+    made = {name: folder / name for name in ("onnxruntime-int8", "openvino-int8")}
+    return {"onnxruntime-fp32": base, "openvino-fp32": openvino_engine, "openvino-bf16": openvino_engine} | made
+
+
+def views_of(bundle: Path, paths: list[Path]) -> Any:
+    """All views (N, S, S, 3) of some pictures."""
+    spec = Preprocessing.model_validate_json((bundle / "preprocessing.json").read_text())
+    return np.concatenate([open_views(path, spec)[0] for path in paths])
+
+
+@pytest.fixture(params=list(TOLERANCES))
+def variant(request: pytest.FixtureRequest, engine_folders: dict[str, Path]) -> tuple[str, Engine]:
+    """Each engine and precision, opened with two threads."""
+    name, _, precision = request.param.partition("-")
+    if precision == "bf16":
+        import openvino as ov
+
+        if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            with pytest.raises(BundleError, match="no bf16 instructions"):
+                open_engine(name, engine_folders[request.param], precision=precision)
+            pytest.skip("this CPU has no bf16")
+    return request.param, open_engine(name, engine_folders[request.param], precision=precision, threads=2)
+
+
 @pytest.mark.parity
-def test_engines_agree_and_keep_their_results(tiny_bundle: Path, openvino_engine: Path) -> None:
+def test_conformance(variant: tuple[str, Engine], tiny_bundle: Path, images: list[Path]) -> None:
+    """Every engine: any batch, from two threads at once, near the reference, closed as often as one likes."""
+    name, engine = variant
+    assert engine.threads == 2
+    assert engine.precision == name.partition("-")[2]
+    reference = open_engine("onnxruntime", tiny_bundle / "engine", precision="fp32", threads=1)
+    pixels = views_of(tiny_bundle, images[6:8])
+    expected = reference.embed(pixels)
+    assert (engine.image_size, engine.embedding_dim) == (reference.image_size, expected.shape[1])
+    bound, log_odds_bound = TOLERANCES[name]
+    for n in range(1, 6):
+        got = engine.embed(pixels[:n])
+        assert got.shape == (n, engine.embedding_dim)
+        assert got.dtype == np.float32
+        assert np.linalg.norm(got - expected[:n]) <= bound * np.linalg.norm(expected[:n])
+    if not name.endswith("fp32"):
+        assert np.abs(engine.embed(pixels) - expected).max() > 1e-4, "it did not compute in its own precision"
+    first = engine.embed(pixels)
+    kept = first.copy()
+    with ThreadPoolExecutor(2) as pool:
+        again = list(pool.map(engine.embed, [pixels] * 6))
+    engine.embed(255 - pixels)
+    assert (first == kept).all(), "a later pass wrote into an earlier result"
+    for one in again:
+        np.testing.assert_allclose(one, first, atol=1e-5)
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
-    boxes, mask = rng.random((1, 5, 4), dtype=np.float32), np.array([[True, True, True, True, False]])
-    results = []
-    for name, folder in (("onnxruntime", tiny_bundle / "engine"), ("openvino", openvino_engine)):
-        engine = open_engine(name, folder, precision="fp32", threads=2)
-        assert engine.threads == 2
-        first = engine.embed(pixels)
-        kept = first.copy()
-        engine.embed(255 - pixels)
-        assert (first == kept).all()
-        results.append((first, engine.aggregate(first[None], boxes, mask)))
-    (a, s), (b, t) = results
-    assert np.abs(a - b).max() < 1e-3
-    assert np.abs(s.log_odds - t.log_odds).max() < 2e-3
-    assert np.isnan(s.view_log_odds[0, 4])
-    assert np.isnan(t.view_log_odds[0, 4])
-    assert s.weights[0, 4] == t.weights[0, 4] == 0
+    boxes, mask = rng.random((2, 5, 4), dtype=np.float32), np.array([[True] * 4 + [False], [True] * 5])
+    got_scores = engine.aggregate(first.reshape(2, 5, -1), boxes, mask)
+    wanted = reference.aggregate(expected.reshape(2, 5, -1), boxes, mask)
+    assert np.abs(got_scores.log_odds - wanted.log_odds).max() <= log_odds_bound
+    assert np.isnan(got_scores.view_log_odds[0, 4])
+    assert got_scores.weights[0, 4] == 0
+    engine.close()
+    engine.close()
+    for call in (lambda: engine.embed(pixels), lambda: engine.aggregate(first.reshape(2, 5, -1), boxes, mask)):
+        with pytest.raises(BundleError, match="closed"):
+            call()
+
+
+@pytest.mark.parity
+def test_decisions_on_golden_cases(variant: tuple[str, Engine], tiny_bundle: Path) -> None:
+    """What the bundle answered when it was made, from the scores of each engine, away from thresholds."""
+    name, engine = variant
+    detector = dataclasses.replace(Detector.load(tiny_bundle, threads=1), engine=engine)
+    golden = json.loads((tiny_bundle / "golden" / "cases.json").read_text())["cases"]
+    answers = dict(detector.predict([tiny_bundle / case["image"] for case in golden]))
+    for case, answer in zip(golden, answers.values(), strict=True):
+        assert abs(answer.log_odds - case["log_odds"]) <= max(TOLERANCES[name][1], 1e-4)
+        if name.endswith("fp32"):
+            assert answer.label == case["decision"]
+
+
+def test_changed_network_is_refused_by_every_engine(engine_folders: dict[str, Path], tmp_path: Path) -> None:
+    for name, folder in engine_folders.items():
+        engine, _, precision = name.partition("-")
+        copy = Path(shutil.copytree(folder, tmp_path / name))
+        for file in network_files(engine):
+            whole = (copy / file).read_bytes()
+            (copy / file).write_bytes(whole[: len(whole) // 2])
+            with pytest.raises(BundleError):
+                open_engine(engine, copy, precision=precision, threads=1)
+            (copy / file).write_bytes(whole)

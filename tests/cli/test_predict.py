@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -256,6 +257,7 @@ def test_wrong_use(
 
 def test_no_bundle(call: Call, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORKZONE_BUNDLE", raising=False)
+    monkeypatch.setattr("workzone.bundle.starter.STARTER", Path("/nowhere"))
     answer = call("predict", good)
     assert answer.code == 2
     assert "add --bundle FOLDER or set WORKZONE_BUNDLE" in answer.err
@@ -265,3 +267,23 @@ def test_an_empty_list_on_standard_input(tiny_bundle: Path) -> None:
     done = workzone("predict", "-", "-b", tiny_bundle, stdin="\n\n")
     assert done.returncode == 2
     assert "the list on standard input is empty" in done.stderr
+
+
+@pytest.mark.parametrize("policy", ["abstain", "warn"])
+def test_a_void_certificate_is_honoured(call: Call, tiny_bundle: Path, good: Path, tmp_path: Path, policy: str) -> None:
+    from workzone.bundle.schema import read_manifest
+    from workzone.monitoring.void import mark_path, write_mark
+
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "b"))
+    before = call("predict", good, "-b", bundle, "-f", "jsonl")
+    write_mark(mark_path(bundle), read_manifest(bundle).sha256, ["too many misses"], [{"e": 25.0}], policy)
+    after = call("predict", good, "-b", bundle, "-f", "jsonl")
+    assert after.code == 0, after.err
+    assert "is void since" in after.err
+    assert "too many misses" in after.err
+    rows = rows_of(after.out)
+    assert all("certificate void" in r["reason"] for r in rows)
+    if policy == "abstain":
+        assert {r["decision"] for r in rows} == {"abstain"}
+    else:
+        assert [r["decision"] for r in rows] == [r["decision"] for r in rows_of(before.out)]

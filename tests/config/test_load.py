@@ -111,7 +111,7 @@ def test_an_unknown_key_unlike_any_other() -> None:
         (["train.epochs=0"], "train.epochs: Input should be greater than or equal to 1"),
         (["train.epochs=1.5"], "train.epochs"),
         (["decide.target_fnr=1"], "decide.target_fnr: Input should be less than 1"),
-        (["fuse.aggregator=mean"], "'attention', 'topk_mean' or 'logsumexp'"),
+        (["fuse.aggregator=mean"], "'attention', 'topk_mean', 'logsumexp'"),
         (["export.also=[tensorrt-fp32]"], "export.also.0"),
         (["evaluate.slices=source"], "evaluate.slices"),
         (["split.train=0.9"], "the four shares must sum to 1"),

@@ -8,7 +8,17 @@ import pytest
 from pictures import picture
 from PIL import Image
 
-from workzone.data.perceptual import UnionFind, bits_from_hex, dct_matrix, hamming, near_pairs, phash, phash_bits
+from workzone.data import perceptual
+from workzone.data.perceptual import (
+    UnionFind,
+    bits_from_hex,
+    dct_matrix,
+    hamming,
+    near_edges,
+    near_pairs,
+    phash,
+    phash_bits,
+)
 
 
 def test_dct_matrix_is_orthonormal() -> None:
@@ -43,16 +53,70 @@ def test_phash_bits_refuses_other_sizes() -> None:
         phash_bits(np.zeros((2, 16, 16), dtype=np.float32))
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 64])
-def test_near_pairs_equals_brute_force(chunk: int) -> None:
-    rng = np.random.default_rng(0)
-    centres = rng.integers(0, 2**63, 6)
-    hashes = [f"{int(c) ^ (1 << int(b)) ^ (1 << int(d)):016x}" for c in centres for b, d in rng.integers(0, 63, (6, 2))]
-    want = {
-        (i, j, d) for i in range(36) for j in range(i + 1, 36) if (d := hamming(hashes[i], hashes[j])) <= 3
-    }  # fmt: skip
-    assert want
-    assert set(near_pairs(hashes, 3, chunk=chunk)) == want
+def clumped(seed: int, n: int) -> list[str]:
+    """Hashes in clumps, with equal ones among them, so that every distance from 0 to 12 occurs."""
+    rng = np.random.default_rng(seed)
+    centres = rng.integers(0, 2**64, 5, dtype=np.uint64)
+    out = []
+    for i in range(n):
+        value = int(centres[i % 5])
+        for bit in rng.integers(0, 64, int(rng.integers(0, 7))):
+            value ^= 1 << int(bit)
+        out.append(f"{value:016x}")
+    return out
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3, 4, 6, 12])
+@pytest.mark.parametrize("kept", [None, 1, 2, 3])
+def test_near_pairs_equals_brute_force(limit: int, kept: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kept is not None:
+        monkeypatch.setattr(perceptual, "_plan", lambda n, bits: (bits + kept, kept))
+    hashes = clumped(limit, 120)
+    want = sorted(
+        (i, j, d) for i in range(120) for j in range(i + 1, 120) if (d := hamming(hashes[i], hashes[j])) <= limit
+    )
+    assert {d for _, _, d in want} == set(range(limit + 1))
+    assert sorted(near_pairs(hashes, limit)) == want
+
+
+def test_near_edges_connect_what_near_pairs_connect() -> None:
+    hashes = clumped(1, 200) + ["00000000000000ff"] * 300
+    few, all_ = UnionFind(500), UnionFind(500)
+    count = 0
+    for i, j in near_edges(hashes, 3):
+        few.union(i, j)
+        count += 1
+    for i, j, _ in near_pairs(hashes, 3):
+        all_.union(i, j)
+    assert [few.find(i) for i in range(500)] == [all_.find(i) for i in range(500)]
+    assert count < 3000, "300 equal hashes must not give all of their 44 850 pairs"
+
+
+def test_the_index_finds_every_planted_pair_among_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert perceptual._plan(10**6, 4)[1] > 1, "many hashes are looked up by more than one block"
+    monkeypatch.setattr(perceptual, "_plan", lambda n, bits: (bits + 2, 2))
+    rng = np.random.default_rng(5)
+    values = rng.integers(0, 2**64, 60_000, dtype=np.uint64)
+    planted = {}
+    for k in range(300):
+        bits = rng.choice(64, k % 6, replace=False)
+        values[2 * k + 1] = values[2 * k]
+        for bit in bits.tolist():
+            values[2 * k + 1] ^= np.uint64(1 << bit)
+        if 0 < len(bits) <= 4:
+            planted[2 * k, 2 * k + 1] = len(bits)
+    hashes = [f"{v:016x}" for v in values.tolist()]
+    found = {(i, j): d for i, j, d in near_pairs(hashes, 4)}
+    assert planted.items() <= found.items()
+    assert (10, 11) not in found, "five bits are more than four"
+    assert len(found) < 450, "random hashes hardly ever meet"
+
+
+def test_limits_out_of_range() -> None:
+    with pytest.raises(ValueError, match="limit"):
+        list(near_pairs(["0" * 16, "1" * 16], 17))
+    assert list(near_pairs([], 4)) == []
+    assert list(near_pairs(["0" * 16], 4)) == []
 
 
 def test_union_find() -> None:

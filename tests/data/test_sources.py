@@ -123,7 +123,7 @@ def test_wrong_locations(tmp_path: Path, kind: str) -> None:
 
 
 def test_unknown_kind_and_unclear_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the sources are folder"):
+    with pytest.raises(DataError, match="the sources are bdd100k, coco, folder"):
         build_manifest(tmp_path, "zip")
     save_picture(tmp_path / "cats/a.jpg", 0)
     with pytest.raises(DataError, match="not clear"):

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from workzone.calibration import create as create_calibrator
 from workzone.data.roles import CalibData, SelectData, TestData, TrainData
 from workzone.decisions import POLICIES, REFUSED, Code, Guarantee, Policy, create, from_dict
+from workzone.decisions.cascade import Band, Plan, Point
 from workzone.decisions.policies.argmax import ArgmaxPolicy
 from workzone.decisions.policies.threshold import ThresholdPolicy
 from workzone.decisions.uncertainty import binary_entropy
 from workzone.errors import BundleError, CheckFailedError, ConfigError, DataError, LeakageError
 from workzone.files import canonical_json
-from workzone.predictions import Predictions, sigmoid
+from workzone.predictions import Predictions, logit, sigmoid
 
 
 def scored(n: int, *, separation: float = 3.0, prevalence: float = 0.5, seed: int = 0) -> tuple[CalibData, np.ndarray]:
@@ -28,7 +30,13 @@ def scored(n: int, *, separation: float = 3.0, prevalence: float = 0.5, seed: in
 
 def measures(p: np.ndarray) -> dict[str, np.ndarray]:
     """Uncertainty measures that say no more than the probability."""
-    return {"entropy": binary_entropy(p), "view_variance": 0.1 + 0.1 * np.sin(1e6 * p)}
+    return {"entropy": binary_entropy(p), "view_variance": 0.1 + 0.1 * np.sin(1e6 * p), "stage_1": logit(p)}
+
+
+def two_stages() -> Plan:
+    """A cascade whose first look says as much as all views."""
+    points = (Point((Band(),), 1.0, 0.05), Point((Band(0.1, 0.95),), 0.7, 0.05), Point((Band(0.5, 0.5),), 0.5, 0.05))
+    return Plan((0, 1), (1, 2), (create_calibrator("none"),), points)
 
 
 ROWS: dict[str, Callable[[], Policy]] = {
@@ -65,6 +73,12 @@ ROWS: dict[str, Callable[[], Policy]] = {
     "sgr, uncertified": lambda: create("sgr", target_risk=1e-4),
     "sgr, abstain": lambda: create("sgr", target_risk=1e-4, if_not_certifiable="abstain"),
     "gate": lambda: create("gate"),
+    "cascade": lambda: create("cascade"),
+    "cascade, two stages": lambda: create("cascade", plan=two_stages(), target_fnr=0.05, budget=0.7),
+    "cascade, uncertified": lambda: create("cascade", plan=two_stages(), target_fnr=1e-4, budget=0.5),
+    "cascade, abstain by group": lambda: create(
+        "cascade", plan=two_stages(), target_fnr=1e-4, budget=0.7, if_not_certifiable="abstain", unit="group"
+    ),
 }
 ALL = pytest.mark.parametrize("row", list(ROWS))
 
@@ -127,6 +141,7 @@ def test_stop_raises_where_the_promise_is_out_of_reach(name: str) -> None:
         "ltt": "target_fnr",
         "sgr": "target_risk",
         "gate": "target_risk",
+        "cascade": "target_fnr",
     }
     data, p = scored(300)
     with pytest.raises(CheckFailedError, match="Not certifiable"):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from workzone.decisions.uncertainty import (
+    CERTAINTY,
     MEASURES,
     SEVEN,
     binary_entropy,
+    embedding_variance,
     entropy,
     from_evidence,
     from_samples,
@@ -67,6 +69,7 @@ def test_values_by_hand() -> None:
     assert found["expected_entropy"][0] == pytest.approx(float(binary_entropy(np.array(0.8))))
     assert found["mutual_information"][0] == pytest.approx(np.log(2) - float(binary_entropy(np.array(0.8))))
     assert found["p_norm_max_logit"][0] == pytest.approx(1.0)
+    assert "p_norm_max_logit" not in CERTAINTY
     peak = from_views(np.array([0.9]), np.array([[3.0, 0.0, 0.0, 0.0]]), p_norm=2.0)["p_norm_max_logit"]
     assert peak[0] == pytest.approx(2.0)
 
@@ -145,3 +148,16 @@ def test_p_norm_max_logit_is_constant_for_two_classes_and_so_refused() -> None:
     assert found == pytest.approx(p_norm_max_logit(7 * z + 3))
     with pytest.raises(ValueError, match="constant"):
         p_norm_max_logit(z[:, :2])
+
+
+def test_embedding_variance_in_blocks_is_that_of_each_image() -> None:
+    rng = np.random.default_rng(0)
+    e = rng.normal(size=(600, 3, 4)).astype(np.float32)
+    seen = rng.random((600, 3)) < 0.7
+    seen[:, 0] = True
+    e[~seen] = np.nan
+    found = embedding_variance(e, seen)
+    for i in (0, 255, 256, 599):
+        assert found[i] == pytest.approx(e[i, seen[i]].astype(np.float64).var(axis=0).mean())
+    with pytest.raises(ValueError, match="view_embeddings"):
+        embedding_variance(e, seen[:5])

@@ -31,7 +31,7 @@ def out(tiny_run: Path, tmp_path: Path) -> Path:
 def test_the_level_of_intervals_and_what_changes_nothing(out: Path, tiny_run: Path) -> None:
     cache = tiny_run.parent / "cache"
     assert phases_run(out, cache) == [], "a copy of a run is as good as the run"
-    assert phases_run(out, cache, "compute.threads=2", "tracking.loggers=[]", "compute.max_pixels=500000") == []
+    assert phases_run(out, cache, "compute.threads=2", "tracking.loggers=[]") == []
     assert phases_run(out, cache, "evaluate.level=0.9") == ["evaluate", "bundle"]
     assert json.loads((out / "run.json").read_text())["roles_opened"]["val_test"] == 2
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from workzone.training.augmentation import RANGES, augment
-from workzone.training.optim import cosine_factor, make_optimizer, make_schedule
+from workzone.training.optimisers import cosine_factor, make_optimizer, make_schedule
 from workzone.training.selection import select_scores
 
 

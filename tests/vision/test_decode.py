@@ -175,6 +175,11 @@ def test_bombs_are_refused_by_their_header(tmp_path: Path) -> None:
     assert reason_of(bytes(gif)) == "too_large"
     webp = b"RIFF" + struct.pack("<I", 200) + b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + b"\xfe\x3f\x00" * 2
     assert reason_of(webp + bytes(178)) == "too_large"
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 100_000, 100_000, 8, 2, 0, 0, 0)
+    assert reason_of(png + struct.pack(">I", zlib.crc32(png[12:]))) == "too_large"
+    assert reason_of(png) == "too_large"
+    small = png.replace(struct.pack(">I", 100_000), struct.pack(">I", 100))
+    assert reason_of(small + struct.pack(">I", zlib.crc32(small[12:]))) == "truncated"
 
 
 def test_limits_are_the_callers_own(tmp_path: Path) -> None:

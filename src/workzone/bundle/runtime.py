@@ -2,51 +2,175 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from workzone import calibration, decisions
 from workzone.bundle import schema
+from workzone.bundle.cascade import early_exits, look, with_budget
 from workzone.bundle.embedding import ViewEmbeddings
 from workzone.bundle.engines import Engine, Scores, open_engine
 from workzone.bundle.engines.base import FloatViews
 from workzone.bundle.parallel import embed_views, in_order
+from workzone.bundle.slices import exif_hour_band, require_columns, row
 from workzone.calibration import Calibrator
+from workzone.data.hours import HOUR_BAND
 from workzone.decisions import Certificate, Decision, Policy, ViewScore
+from workzone.decisions.policies.cascade import CascadePolicy
 from workzone.decisions.types import NAMES, Decisions
 from workzone.errors import BundleError, ImageError
 from workzone.files import sha256_json
-from workzone.predictions import LABELS
-from workzone.vision import Preprocessing, open_views
+from workzone.predictions import LABELS, FloatArray
+from workzone.vision import Preprocessing, decode, open_views
 from workzone.vision.batch import Source
 from workzone.vision.decode import MAX_PIXELS
-from workzone.vision.views import Boxes, Pixels
+from workzone.vision.views import Boxes, needed_side
+
+Seen = tuple[Scores, Boxes, Mapping[str, FloatArray] | None]
+"""Scores and boxes of the views that were needed of one image, and the log-odds of the stages of a cascade."""
 
 
 @dataclass(frozen=True, slots=True)
-class Detector:
-    """A loaded bundle.
+class Decider:
+    """The parts that decide, whether or not they were packed into a bundle.
 
     Attributes:
-        manifest: content of ``bundle.json``.
+        folder: where the network lies, for messages.
         preprocessing: from image file to views.
         engine: the opened network.
         calibrator: log-odds to probability.
         policy: the one rule that decides.
-        certificate: what is promised; bound to engine, calibrator, policy and preprocessing, which was checked.
+        certificate: what is promised.
     """
 
     folder: Path
-    manifest: schema.BundleManifest
     preprocessing: Preprocessing
     engine: Engine
     calibrator: Calibrator
     policy: Policy
     certificate: Certificate
+
+    def predict(
+        self,
+        sources: Iterable[Source | str],
+        *,
+        on_error: Callable[[int, ImageError], None] | None = None,
+        workers: int = 0,
+        max_pixels: int = MAX_PIXELS,
+        columns: Mapping[str, Any] | None = None,
+    ) -> Iterator[tuple[int, Decision]]:
+        """Decide on images, in order; yields (index of the source, decision).
+
+        Args:
+            sources: paths, file contents or Pillow images.
+            on_error: called with index and error for each unusable image; without it the first one is raised.
+            workers: images in work at the same time, 0 for as many as the engine has threads.
+            max_pixels: largest image that is decoded.
+            columns: metadata that the calibrator needs (``calibrator.needs``): one value for all images, or a sequence
+                indexed like the sources. The band of the day is read from EXIF where it is not given; an unknown slice
+                gets the global map.
+
+        Raises:
+            DataError: the calibrator needs a column that was not given.
+        """
+        given = require_columns(self.calibrator, columns)
+
+        def work(source: Source | str) -> tuple[Seen, str]:
+            return self._see(source, max_pixels), self._band(source, given)
+
+        count = workers or self.engine.threads
+        for index, ((scores, boxes, stages), band) in in_order(sources, work, workers=count, on_error=on_error):
+            yield index, one_decision(scores, self.decide(scores, row(given, index, band), stages), 0, boxes)
+
+    def __call__(
+        self, source: Source | str, *, max_pixels: int = MAX_PIXELS, columns: Mapping[str, Any] | None = None
+    ) -> Decision:
+        """Decide on one image, its views on all threads of the engine; raises ImageError when it cannot be used."""
+        given = require_columns(self.calibrator, columns)
+        scores, boxes, stages = self._see(source, max_pixels, side_by_side=True)
+        return one_decision(scores, self.decide(scores, row(given, 0, self._band(source, given)), stages), 0, boxes)
+
+    def at_budget(self, budget: float) -> Self:
+        """The same bundle at the operating point of its cascade that ``budget`` pays for, see ``CascadePolicy.at``.
+
+        ``policy.guarantees`` of the result says what is promised there.
+
+        Raises:
+            ConfigError: the policy is no cascade, or the budget is out of range.
+        """
+        return replace(self, policy=with_budget(self.policy, budget))
+
+    @property
+    def certified(self) -> bool:
+        """Whether every promise is given, at the operating point that is in use."""
+        if isinstance(self.policy, CascadePolicy):
+            return self.policy.results[self.policy.active].status == "certified"
+        return self.certificate.certified
+
+    def all_views(self) -> Self:
+        """The same bundle without early exits."""
+        cascade = early_exits(self.policy)
+        return self if cascade is None else replace(self, policy=cascade.at(1.0))
+
+    def score(self, views: ViewEmbeddings) -> Scores:
+        """Scores of images from the embeddings of their views."""
+        return self.engine.aggregate(views.embeddings, views.boxes, views.mask)
+
+    def decide(
+        self,
+        scores: Scores,
+        columns: Mapping[str, NDArray[Any]] | None = None,
+        stages: Mapping[str, FloatArray] | None = None,
+    ) -> Decisions:
+        """Decisions for the scores of this bundle's engine; without ``columns`` every slice is unknown.
+
+        ``stages`` are the log-odds of the earlier stages of a cascade (``workzone.bundle.cascade.stage_log_odds``).
+        """
+        p = self.calibrator(scores.log_odds) if columns is None else self.calibrator.on(scores.log_odds, columns)
+        return decisions.apply_policy(self.policy, p, scores.view_log_odds, stages)
+
+    def _band(self, source: Source | str, given: Mapping[str, Any]) -> str:
+        """Band of the day of an image that was given without one; empty where nobody asks for it."""
+        asked = HOUR_BAND in self.calibrator.needs and HOUR_BAND not in given
+        return exif_hour_band(source) if asked else ""
+
+    def _see(self, source: Source | str, max_pixels: int, *, side_by_side: bool = False) -> Seen:
+        """Scores and boxes of the views of one image that are needed, and the log-odds of the stages on the way."""
+        picture = Path(source) if isinstance(source, str) else source
+        cascade, stages = early_exits(self.policy), None
+        if cascade is None:
+            pixels, boxes = open_views(picture, self.preprocessing, max_pixels=max_pixels)
+            scores = self._score_one(embed_views(self.engine, pixels, side_by_side=side_by_side), boxes)
+        else:
+            image = decode(picture, max_pixels=max_pixels, min_side=needed_side(self.preprocessing))
+            looked = look(image, self.preprocessing, self.engine, cascade, side_by_side=side_by_side)
+            scores, boxes, stages = looked.scores, looked.boxes, looked.stages
+        self._require_numbers(scores)
+        return scores, boxes, stages
+
+    def _score_one(self, embeddings: FloatViews, boxes: Boxes) -> Scores:
+        mask = np.ones((1, len(boxes)), dtype=np.bool_)
+        return self.score(ViewEmbeddings(embeddings[None], boxes[None], mask))
+
+    def _require_numbers(self, scores: Scores) -> None:
+        if not (np.isfinite(scores.log_odds).all() and np.isfinite(scores.view_log_odds).all()):
+            raise BundleError("the network gave a score that is not a number", where=str(self.folder / schema.ENGINE))
+
+
+@dataclass(frozen=True, slots=True)
+class Detector(Decider):
+    """A loaded bundle: its certificate is bound to engine, calibrator, policy and preprocessing, which was checked.
+
+    Attributes:
+        manifest: content of ``bundle.json``.
+    """
+
+    manifest: schema.BundleManifest
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "cpu", threads: int = 0, check_hashes: bool = True) -> Self:
@@ -78,58 +202,7 @@ class Detector:
             threads=threads,
         )
         require_fit(engine, manifest, pre, root)
-        return cls(root, manifest, pre, engine, calibrator, policy, certificate)
-
-    def predict(
-        self,
-        sources: Iterable[Source | str],
-        *,
-        on_error: Callable[[int, ImageError], None] | None = None,
-        workers: int = 0,
-        max_pixels: int = MAX_PIXELS,
-    ) -> Iterator[tuple[int, Decision]]:
-        """Decide on images, in order; yields (index of the source, decision).
-
-        Args:
-            sources: paths, file contents or Pillow images.
-            on_error: called with index and error for each unusable image; without it the first one is raised.
-            workers: images in work at the same time, 0 for as many as the engine has threads.
-            max_pixels: largest image that is decoded.
-        """
-
-        def work(source: Source | str) -> tuple[Scores, Boxes]:
-            pixels, boxes = self._open(source, max_pixels)
-            return self._score_one(embed_views(self.engine, pixels), boxes), boxes
-
-        count = workers or self.engine.threads
-        for index, (scores, boxes) in in_order(sources, work, workers=count, on_error=on_error):
-            yield index, one_decision(scores, self.decide(scores), 0, boxes)
-
-    def __call__(self, source: Source | str, *, max_pixels: int = MAX_PIXELS) -> Decision:
-        """Decide on one image, its views on all threads of the engine; raises ImageError when it cannot be used."""
-        pixels, boxes = self._open(source, max_pixels)
-        scores = self._score_one(embed_views(self.engine, pixels, side_by_side=True), boxes)
-        return one_decision(scores, self.decide(scores), 0, boxes)
-
-    def score(self, views: ViewEmbeddings) -> Scores:
-        """Scores of images from the embeddings of their views."""
-        return self.engine.aggregate(views.embeddings, views.boxes, views.mask)
-
-    def decide(self, scores: Scores) -> Decisions:
-        """Decisions for the scores of this bundle's engine."""
-        return decisions.apply_policy(self.policy, self.calibrator(scores.log_odds), scores.view_log_odds)
-
-    def _open(self, source: Source | str, max_pixels: int) -> tuple[Pixels, Boxes]:
-        return open_views(
-            Path(source) if isinstance(source, str) else source, self.preprocessing, max_pixels=max_pixels
-        )
-
-    def _score_one(self, embeddings: FloatViews, boxes: Boxes) -> Scores:
-        mask = np.ones((1, len(boxes)), dtype=np.bool_)
-        scores = self.score(ViewEmbeddings(embeddings[None], boxes[None], mask))
-        if not (np.isfinite(scores.log_odds).all() and np.isfinite(scores.view_log_odds).all()):
-            raise BundleError("the network gave a score that is not a number", where=str(self.folder / schema.ENGINE))
-        return scores
+        return cls(root, pre, engine, calibrator, policy, certificate, manifest)
 
 
 def one_decision(scores: Scores, decided: Decisions, row: int, boxes: Boxes) -> Decision:
@@ -152,6 +225,8 @@ def one_decision(scores: Scores, decided: Decisions, row: int, boxes: Boxes) -> 
             )
             for v, b in enumerate(boxes)
         ),
+        stage=None if decided.stage is None else int(decided.stage[row]),
+        cost=None if decided.cost is None else float(decided.cost[row]),
     )
 
 

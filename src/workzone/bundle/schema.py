@@ -72,7 +72,7 @@ class EngineEntry(Strict):
     """The exported network."""
 
     name: Literal["onnxruntime", "openvino"]
-    precision: Literal["fp32", "int8"]
+    precision: Literal["fp32", "bf16", "int8"]
     backbone: str
     embedding_dim: int = Field(ge=1)
 

@@ -14,7 +14,8 @@ from typing import Any
 from workzone import __version__
 from workzone.bundle import schema
 from workzone.bundle.engines import network_files, open_engine
-from workzone.bundle.runtime import Detector, read_parts, require_fit, void_reasons
+from workzone.bundle.runtime import Decider, read_parts, require_fit, void_reasons
+from workzone.bundle.slices import unknown_slices
 from workzone.bundle.verify import verify_bundle
 from workzone.errors import BundleError
 from workzone.files import sha256_file, write_atomic, write_json
@@ -181,9 +182,10 @@ def _golden_cases(parts: BundleParts, work: Path, names: Sequence[str], values: 
         raise BundleError(f"the certificate does not fit the parts: {'; '.join(void)}")
     engine = open_engine(parts.engine_name, work / schema.ENGINE, precision=parts.precision)
     require_fit(engine, manifest, pre, work)
-    detector = Detector(work, manifest, pre, engine, calibrator, policy, certificate)
+    detector = Decider(work, pre, engine, calibrator, policy, certificate)
+    answers = detector.predict((work / name for name in names), columns=unknown_slices(calibrator))
     cases = [
         {"image": name, "log_odds": a.log_odds, "probability": a.probability, "decision": a.label}
-        for name, (_, a) in zip(names, detector.predict(work / name for name in names), strict=True)
+        for name, (_, a) in zip(names, answers, strict=True)
     ]
     return {"tolerance": parts.tolerance, "compare_decisions": parts.compare_decisions, "cases": cases}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from workzone.data.roles import CalibData, RoleData, require_calib
 from workzone.errors import BundleError, DataError
@@ -57,9 +58,22 @@ class Calibrator(ABC):
     def __call__(self, log_odds: FloatArray) -> FloatArray:
         """Probabilities (N,) in [0, 1] of ``log_odds`` (N,); infinities are mapped to the ends, NaN stays NaN."""
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Metadata columns that ``on`` reads; empty for a map of the log-odds alone."""
+        return ()
+
+    def on(self, log_odds: FloatArray, columns: Mapping[str, NDArray[Any]]) -> FloatArray:
+        """Probabilities (N,) of ``log_odds`` (N,) of images with these metadata ``columns`` (N,).
+
+        Raises:
+            DataError: a column of ``needs`` is missing.
+        """
+        return self(log_odds)
+
     def apply(self, data: RoleData) -> FloatArray:
-        """Probabilities (N,) of the scores of ``data``; a calibrator that knows slices reads them from its columns."""
-        return self(data.scores)
+        """Probabilities (N,) of the scores of ``data``."""
+        return self.on(data.scores, data.columns)
 
     @abstractmethod
     def parameters(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ class Row:
         excess: ``cv_nll`` minus that of the lowest eligible row.
         excess_se: standard error of ``excess`` over groups, paired image by image.
         brier: mean squared error of the out-of-fold probabilities, averaged over repeats.
+        brier_se: standard error of ``brier`` over groups.
         ece: binary expected calibration error (15 equal-width bins) of the same, averaged over repeats.
     """
 
@@ -45,6 +46,7 @@ class Row:
     excess: float | None = None
     excess_se: float | None = None
     brier: float | None = None
+    brier_se: float | None = None
     ece: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,11 +67,19 @@ class Selection:
 @dataclass(frozen=True, slots=True)
 class _OutOfFold:
     nll: FloatArray
-    brier: float
+    squared: FloatArray
     ece: float
 
 
-def select(data: CalibData, names: Sequence[str], *, folds: int = 5, repeats: int = 2, seed: int) -> Selection:
+def select(
+    data: CalibData,
+    names: Sequence[str],
+    *,
+    folds: int = 5,
+    repeats: int = 2,
+    seed: int,
+    make: Callable[[str], Calibrator] = create,
+) -> Selection:
     """Choose among calibrators ``names`` and fit the chosen one on all of ``data``.
 
     Each repeat deals the groups into ``folds`` stratified folds (fewer where there are fewer groups) and scores every
@@ -77,7 +87,8 @@ def select(data: CalibData, names: Sequence[str], *, folds: int = 5, repeats: in
     exceeds the lowest by no more than one standard error of that excess. The error is the one of the paired difference:
     the plain standard error of an NLL is dominated by how hard the images are, which all candidates share, and would
     let the identity win against real miscalibration. Where no candidate can be scored this way (too few groups, a fold
-    of one class) the simplest is taken, and the rows say so (``folds`` is 0).
+    of one class) the simplest is taken, and the rows say so (``folds`` is 0). ``make`` gives an unfitted calibrator by
+    name, for those with settings of their own.
 
     Raises:
         LeakageError: ``data`` is anything but ``CalibData``.
@@ -91,17 +102,17 @@ def select(data: CalibData, names: Sequence[str], *, folds: int = 5, repeats: in
     calib = require_calib(data, user="the choice of a calibrator")
     candidates = list(dict.fromkeys(names))
     for name in candidates:
-        create(name)
+        make(name)
     groups = np.unique(calib.groups, return_inverse=True)[1]
     n_groups = int(groups.max(initial=-1)) + 1
     if n_groups < 2:
         why = f"cross-validation needs at least two groups, and the calibration images hold {n_groups}"
-        return _simplest(calib, dict.fromkeys(candidates, why), repeats)
+        return _simplest(calib, dict.fromkeys(candidates, why), repeats, make)
     used_folds = min(folds, n_groups)
     rng = np.random.default_rng(seed)
     fold_sets = [group_folds(calib.labels, calib.groups, used_folds, rng) for _ in range(repeats)]
 
-    results: dict[str, _OutOfFold | str] = {name: _out_of_fold(calib, name, fold_sets) for name in candidates}
+    results: dict[str, _OutOfFold | str] = {name: _out_of_fold(calib, make, name, fold_sets) for name in candidates}
     barred = {
         name: f"needs {ISOTONIC_MINIMUM} images or more, has {len(calib)}; chosen only where it is the sole candidate"
         for name in candidates
@@ -111,16 +122,16 @@ def select(data: CalibData, names: Sequence[str], *, folds: int = 5, repeats: in
     eligible = [name for name in scored if name not in barred]
     if not eligible:
         failed = {name: r if isinstance(r, str) else barred[name] for name, r in results.items()}
-        return _simplest(calib, failed, repeats)
+        return _simplest(calib, failed, repeats, make)
 
-    lowest = min(eligible, key=lambda name: (float(scored[name].nll.mean()), create(name).n_parameters))
+    lowest = min(eligible, key=lambda name: (float(scored[name].nll.mean()), make(name).n_parameters))
     excess = {name: mean_and_se(r.nll - scored[lowest].nll, groups) for name, r in scored.items()}
     within = [name for name in eligible if excess[name][0] <= excess[name][1]]
-    chosen = min(within, key=lambda name: (create(name).n_parameters, excess[name][0]))
+    chosen = min(within, key=lambda name: (make(name).n_parameters, excess[name][0]))
 
     table = []
     for name in candidates:
-        result, size = results[name], create(name).n_parameters
+        result, size = results[name], make(name).n_parameters
         if isinstance(result, str):
             table.append(Row(name, size, eligible=False, reason=result))
             continue
@@ -135,44 +146,49 @@ def select(data: CalibData, names: Sequence[str], *, folds: int = 5, repeats: in
             reason = f"within one standard error of {lowest}, not simpler than {chosen}"
         else:
             reason = f"more than one standard error above {lowest}"
-        table.append(
-            Row(name, size, name not in barred, reason, mean, se, *excess[name], brier=result.brier, ece=result.ece)
-        )
-    return Selection(create(chosen).fit(calib), table, used_folds, repeats)
+        brier, brier_se = mean_and_se(result.squared, groups)
+        row = Row(name, size, name not in barred, reason, mean, se, *excess[name], brier, brier_se, result.ece)
+        table.append(row)
+    return Selection(make(chosen).fit(calib), table, used_folds, repeats)
 
 
-def _simplest(calib: CalibData, failed: Mapping[str, str], repeats: int) -> Selection:
+def _simplest(
+    calib: CalibData, failed: Mapping[str, str], repeats: int, make: Callable[[str], Calibrator]
+) -> Selection:
     """The candidate with the fewest parameters, its row saying that nothing could be compared and why."""
-    chosen = min(failed, key=lambda name: create(name).n_parameters)
+    chosen = min(failed, key=lambda name: make(name).n_parameters)
     table = [
         Row(
             name,
-            create(name).n_parameters,
+            make(name).n_parameters,
             eligible=name == chosen,
             reason=f"chosen without comparison, as the simplest: {why}" if name == chosen else why,
         )
         for name, why in failed.items()
     ]
-    return Selection(create(chosen).fit(calib), table, 0, repeats)
+    return Selection(make(chosen).fit(calib), table, 0, repeats)
 
 
-def _out_of_fold(calib: CalibData, name: str, fold_sets: Sequence[IntArray]) -> _OutOfFold | str:
+def _out_of_fold(
+    calib: CalibData, make: Callable[[str], Calibrator], name: str, fold_sets: Sequence[IntArray]
+) -> _OutOfFold | str:
     """Out-of-fold results of one calibrator, or the reason why a fold could not be fitted."""
     from workzone.metrics.calibration import ece  # the predict path imports this package
 
     y = calib.labels.astype(np.float64)
     nll = np.zeros(len(calib))
-    briers, eces = [], []
+    squared = np.zeros(len(calib))
+    eces = []
     for fold_of in fold_sets:
         p = np.full(len(calib), np.nan)
         for fold in np.unique(fold_of).tolist():
             held_out = fold_of == fold
             try:
-                p[held_out] = create(name).fit(calib.take(~held_out)).apply(calib.take(held_out))
+                p[held_out] = make(name).fit(calib.take(~held_out)).apply(calib.take(held_out))
             except DataError as error:
                 return f"fold {fold + 1} of {len(np.unique(fold_of))} cannot be fitted: {error.what}"
         q = np.clip(p, _EPS, 1.0 - _EPS)
         nll -= (y * np.log(q) + (1.0 - y) * np.log1p(-q)) / len(fold_sets)
-        briers.append(float(np.mean((p - y) ** 2)))
+        squared += (p - y) ** 2 / len(fold_sets)
         eces.append(float(ece(calib.labels, p)))
-    return _OutOfFold(nll, float(np.mean(briers)), float(np.mean(eces)))
+    return _OutOfFold(nll, squared, float(np.mean(eces)))

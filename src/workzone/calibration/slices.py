@@ -13,7 +13,8 @@ from workzone.calibration.base import COEFFICIENT_LIMIT, Calibrator, bounded, re
 from workzone.calibration.folds import group_folds, mean_and_se
 from workzone.calibration.logistic import RIDGE, fit_logistic
 from workzone.calibration.platt import smoothed_targets
-from workzone.data.roles import CalibData, RoleData
+from workzone.data.hours import HOUR_BAND, UNKNOWN, hour_bands
+from workzone.data.roles import CalibData
 from workzone.errors import BundleError, DataError
 from workzone.predictions import FloatArray, StrArray, sigmoid
 
@@ -72,7 +73,7 @@ class SliceCalibrator(Calibrator):
         """Calibration images per slice, those that fell back to the global map included."""
 
     def _fit(self, data: CalibData) -> None:
-        slices = slice_names(self._slices(data))
+        slices = slice_names(self._slices(data.columns, len(data)))
         names, counts = np.unique(slices, return_counts=True)
         self.images = {str(s): int(n) for s, n in zip(names, counts, strict=True) if s != _MISSING}
         large = [s for s, n in self.images.items() if n >= MIN_IMAGES]
@@ -84,14 +85,21 @@ class SliceCalibrator(Calibrator):
         """Offset in log-odds of every slice that has one."""
         return self.map.offsets
 
-    def _slices(self, data: RoleData) -> NDArray[Any]:
-        if self.column not in data.columns:
-            raise DataError(
-                f"the images have no column {self.column!r} to tell slices by",
-                where=f"calibrator {self.name!r}",
-                fix=f"name one of the columns {', '.join(sorted(data.columns)) or '(there are none)'}",
-            )
-        return data.columns[self.column]
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The column that names the slice."""
+        return (self.column,)
+
+    def _slices(self, columns: Mapping[str, NDArray[Any]], n: int) -> NDArray[Any]:
+        if self.column in columns:
+            return columns[self.column]
+        if self.column == HOUR_BAND and ("hour" in columns or "time_of_day" in columns):
+            return hour_bands(columns, n)
+        raise DataError(
+            f"the images have no column {self.column!r} to tell slices by",
+            where=f"calibrator {self.name!r}",
+            fix=f"name one of the columns {', '.join(sorted(columns)) or '(there are none)'}",
+        )
 
     def __call__(self, log_odds: FloatArray, slices: Sequence[Any] | NDArray[Any] | None = None) -> FloatArray:
         """Probabilities (N,) of ``log_odds`` (N,) in ``slices`` (N,); the global map without slices.
@@ -101,9 +109,9 @@ class SliceCalibrator(Calibrator):
         """
         return sigmoid(self.map.logits(log_odds, None if slices is None else slice_names(slices)))
 
-    def apply(self, data: RoleData) -> FloatArray:
-        """Probabilities (N,) of the scores of ``data``, each in its own slice."""
-        return self(data.scores, self._slices(data))
+    def on(self, log_odds: FloatArray, columns: Mapping[str, NDArray[Any]]) -> FloatArray:
+        """See ``Calibrator.on``; each image in its own slice."""
+        return self(log_odds, self._slices(columns, len(log_odds)))
 
     def parameters(self) -> dict[str, Any]:
         """Column, global map, standard deviation of the prior, offsets and images per slice."""
@@ -156,8 +164,9 @@ class PerDatasetCalibrator(SliceCalibrator):
 
 
 def slice_names(values: Sequence[Any] | NDArray[Any]) -> StrArray:
-    """Names (N,) of slices; empty where a value is missing (None, NaN or empty)."""
-    return np.array([_MISSING if v is None or v != v else str(v) for v in np.asarray(values).tolist()], dtype=np.str_)
+    """Names (N,) of slices; empty where a value is missing (None, NaN, empty or 'unknown')."""
+    names = [_MISSING if v is None or v != v or v == UNKNOWN else str(v) for v in np.asarray(values).tolist()]
+    return np.array(names, dtype=np.str_)
 
 
 def _hierarchical(data: CalibData, slices: StrArray, large: Sequence[str], prior_sd: float) -> _Map:

@@ -49,6 +49,7 @@ def evaluate(
 
     A table of predictions of any model is measured in the same way: columns id, label, and probability or log_odds;
     optionally decision (roadwork, no_roadwork or abstain), source, group, hour, weather, path and others to slice by.
+    With a column split, calibrators are compared on the images 'calibration', and only those of 'test' are measured.
     """
     from rich.console import Console
 
@@ -89,7 +90,7 @@ def evaluate(
     settings = build_config({"data": place, "out": str(out), "evaluate": parse_words(keys)}).evaluate
     progress = TerminalProgress()
     if made:
-        evaluated = evaluated_from(load_given(bundle))
+        evaluated = evaluated_from(load_given(bundle), seed=seed)
     else:
         from workzone.pipeline.external import evaluate_bundle_inputs
 

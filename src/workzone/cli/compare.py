@@ -25,7 +25,9 @@ def compare(
     by_image: bool = typer.Option(False, "--by-image", help="Resample images even where groups are known."),
     seed: int = typer.Option(42, "--seed", min=0, help="Seed of the resamples."),
     as_json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
-    out: Path | None = typer.Option(None, "--out", "-o", help="Folder for comparison.json and comparison.html."),
+    out: Path | None = typer.Option(
+        None, "--out", "-o", help="Folder for comparison.json and .html; reports list those in RUN/compare."
+    ),
 ) -> None:
     """Compare two models on the images both have scored: a verdict, then the figures behind it."""
     from workzone.cli.bundle import need_eval

@@ -1,14 +1,19 @@
-"""``workzone data``: build manifests, split, audit for leaks, draw synthetic scenes."""
+"""``workzone data``: import and download, split, audit for leaks, draw synthetic scenes."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
+from workzone.cli import quality
 from workzone.errors import MissingExtraError
 
-app = typer.Typer(help="Manifests, splits, leak audit, synthetic scenes.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from workzone.data.sources.base import Source
+
+app = typer.Typer(help="Manifests, downloads, splits, leak audit, synthetic scenes.", no_args_is_help=True)
 
 
 def _need_eval() -> None:
@@ -20,27 +25,128 @@ def _need_eval() -> None:
 
 @app.command("import")
 def import_(
-    location: Path = typer.Argument(..., help="Folder with one sub-folder per class, unlabelled folder, or table."),
-    out: Path = typer.Option(Path("manifest.parquet"), "--out", "-o", help="Manifest to write (.parquet or .csv)."),
-    kind: str = typer.Option("auto", "--kind", help="folder, table, unlabelled or auto."),
+    source: str = typer.Argument(
+        ..., help="Kind of source (natix, roadwork, coco, video, ...), or only the path to find out what it is."
+    ),
+    location: Path | None = typer.Argument(None, help="File or folder to read."),
+    out: Path | None = typer.Option(
+        None, "--out", "-o", help="New folder; or a manifest (.parquet, .csv) where the images are files of their own."
+    ),
+    kind: str = typer.Option("auto", "--kind", help="Kind of source, where only a path is given."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be taken and left out; write nothing."),
+    class_map: str | None = typer.Option(
+        None, "--class-map", help="For coco, yolo, voc: NAME=roadwork|ambiguous|other,... or a JSON file."
+    ),
+    rest: str | None = typer.Option(
+        None, "--rest", help="For coco, yolo, voc: what images without roadwork are: negative, unlabelled, drop."
+    ),
+    assume_negative: bool = typer.Option(False, "--assume-negative", help="For bdd100k, rdd2022: label them 0."),
+    options: list[str] = typer.Option([], "--set", help="Option of the source, NAME=VALUE; may be repeated."),
+    accept_licence: bool = typer.Option(False, "--accept-licence", help="You accept the licence of the data set."),
+    max_pixels: int = typer.Option(120_000_000, "--max-pixels", min=10_000, help="List larger images as unreadable."),
+    workers: int = typer.Option(2, "--workers", min=1, help="Threads that decode."),
 ) -> None:
-    """Build a manifest: hash every image, read size, EXIF place and time, and list what cannot be read."""
+    """Build a manifest: hash every image, read size, EXIF place and time, and list what cannot be read.
+
+    A killed import goes on where it stopped when the same command is given again.
+    """
     _need_eval()
+    from workzone.cli.progress import TerminalProgress
+    from workzone.data.download.fetch import licence_error
+    from workzone.data.sources.build import detect
+    from workzone.data.sources.importing import import_source
+    from workzone.data.sources.options import make_source
+    from workzone.data.sources.survey import survey
+    from workzone.errors import ConfigError
+
+    if location is None:
+        location = Path(source)
+        kind = detect(location) if kind == "auto" else kind
+        out = out or Path("manifest.parquet")
+    elif kind not in ("auto", source):
+        raise ConfigError(f"{source} and --kind {kind} are two kinds of source", fix="give one of them")
+    else:
+        kind = source
+    member = make_source(kind, class_map=class_map, rest=rest, assume_negative=assume_negative, options=options)
+    if member.licence is not None:
+        typer.echo(f"licence of {kind}: {member.licence.text()}", err=True)
+    if dry_run:
+        with TerminalProgress().bar("looking") as advance:
+            found = survey(member, location, progress=advance)
+        for line in found.lines():
+            typer.echo(line)
+        return
+    if member.licence is not None and not accept_licence:
+        raise licence_error(kind, member.licence.text(), member.licence.url)
+    if out is None:
+        raise ConfigError("no folder was given for the import", fix="--out FOLDER, or --dry-run to only look")
+    if out.suffix.lower() in (".parquet", ".csv"):
+        _manifest_only(member, location, out, max_pixels, workers)
+        return
+    with TerminalProgress().bar("importing images") as advance:
+        done = import_source(member, location, out, max_pixels=max_pixels, workers=workers, progress=advance)
+    for line in done.survey.lines():
+        typer.echo(line)
+    if done.resumed:
+        typer.echo(f"{done.resumed} images were read by an earlier import")
+    if done.copies:
+        typer.echo(f"{done.copies} images are copies of others, byte by byte; {done.contradictory} with another label")
+    typer.echo(f"-> {done.manifest}")
+    for _, path, reason in done.rejected:
+        typer.echo(f"left out: {path}: {reason}", err=True)
+    if done.unreadable:
+        raise typer.Exit(1)
+
+
+def _manifest_only(source: Source, location: Path, out: Path, max_pixels: int, workers: int) -> None:
     from workzone.cli.progress import TerminalProgress
     from workzone.data.sources.build import build_manifest
 
     with TerminalProgress().bar("reading images") as advance:
-        manifest = build_manifest(location, kind, progress=advance)
+        manifest = build_manifest(location, source=source, progress=advance, max_pixels=max_pixels, workers=workers)
     manifest.save(out)
     labels = manifest.frame["label"]
     typer.echo(
         f"{len(manifest)} images ({int((labels == 1).sum())} roadwork, {int((labels == 0).sum())} without, "
         f"{labels.null_count()} unlabelled) -> {out}"
     )
+    rules = manifest.warnings.filter(manifest.warnings["reason"].str.starts_with("left out: "))
+    if rules.height:
+        typer.echo(f"{rules.height} images were left out by the rules of {source.kind}; --dry-run says which", err=True)
     for row in manifest.rejected.iter_rows(named=True):
         typer.echo(f"left out: {row['path']}: {row['reason']}", err=True)
     if manifest.rejected.height:
         raise typer.Exit(1)
+
+
+@app.command("download")
+def download_(
+    name: str = typer.Argument(..., help="natix, roadwork or rdd2022."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder for the files."),
+    accept_licence: bool = typer.Option(False, "--accept-licence", help="You accept the licence of the data set."),
+    revision: str | None = typer.Option(
+        None, "--revision", help="Commit, tag or version; the newest by default, then kept."
+    ),
+    endpoint: str | None = typer.Option(None, "--endpoint", help="Address of a mirror."),
+    files: list[str] = typer.Option([], "--files", help="Take files whose names end so; may be repeated."),
+) -> None:
+    """Download a data set: pinned to a revision, resumed after a break, every file checked by its checksum."""
+    from workzone.cli.progress import TerminalProgress
+    from workzone.data.download import download
+
+    with TerminalProgress().bar("downloading (bytes)") as advance:
+        done = download(
+            name,
+            out,
+            accept_licence=accept_licence,
+            revision=revision,
+            endpoint=endpoint,
+            files=files,
+            progress=advance,
+        )
+    typer.echo(
+        f"{done.files} files, {done.size / 1e6:.1f} MB, {done.fetched} of them new, {done.revision} -> {done.folder}"
+    )
 
 
 @app.command()
@@ -68,7 +174,10 @@ def audit(
     splits: Path = typer.Argument(None, help="Split file; not needed for the folder of a run."),
     out: Path = typer.Option(None, "--out", "-o", help="Folder for audit.json and a picture of the worst pairs."),
 ) -> None:
-    """Look for leaks between roles: shared groups, copies, near duplicates and crops; exit 3 when there is one."""
+    """Look for leaks between roles: shared groups, copies, near duplicates and crops; exit 3 when there is one.
+
+    Exit 1 when nothing was found but images were unreadable and so were not compared.
+    """
     _need_eval()
     from workzone.cli.progress import TerminalProgress
     from workzone.data.audit import audit as run_audit
@@ -93,6 +202,8 @@ def audit(
             typer.echo(f"-> {path}")
     if not report.passed:
         raise typer.Exit(3)
+    if report.unreadable:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -109,3 +220,10 @@ def synth(
     with TerminalProgress().bar("drawing scenes") as advance:
         table = write_dataset(out, images, seed=seed, prevalence=prevalence, progress=advance)
     typer.echo(f"{images} scenes -> {table}")
+
+
+app.command("quality")(quality.quality)
+app.command("apply-review")(quality.apply_review)
+app.command("fuse")(quality.fuse)
+app.command("mine")(quality.mine)
+app.command("cross")(quality.cross)

@@ -11,7 +11,22 @@ import sys
 
 import typer
 
-from workzone.cli import bundle, compare, config, data, predict, run
+from workzone.cli import (
+    bundle,
+    compare,
+    config,
+    data,
+    explain,
+    export,
+    map,
+    monitor,
+    predict,
+    registry,
+    run,
+    serve,
+    streetvision,
+    tune,
+)
 from workzone.errors import WorkzoneError
 
 app = typer.Typer(
@@ -28,8 +43,18 @@ app.command("predict")(predict.predict)
 app.command("verify")(bundle.verify)
 app.command("evaluate")(bundle.evaluate)
 app.command("compare")(compare.compare)
+app.command("explain")(explain.explain)
+app.command("export")(export.export)
+app.command("map")(map.make_map)
+app.command("ablate")(tune.ablate)
+app.command("sweep")(tune.sweep)
+app.command("serve")(serve.serve)
+app.add_typer(serve.review_app, name="review")
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
+app.add_typer(streetvision.app, name="streetvision")
+app.add_typer(monitor.app, name="monitor")
+app.add_typer(registry.app, name="registry")
 
 
 def _version(value: bool) -> None:

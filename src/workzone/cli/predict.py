@@ -6,27 +6,32 @@ import glob
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from workzone.cli.videos import SUFFIXES as VIDEO_SUFFIXES
+from workzone.cli.videos import VideoCounts, VideoOptions, is_video, video_rows
 from workzone.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from workzone.bundle import Detector
+    from workzone.decisions import Decision
     from workzone.errors import ImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".mpo"})
+# In a folder, .ts is more often a program than a film.
+FOLDER_SUFFIXES = SUFFIXES | (VIDEO_SUFFIXES - {".ts"})
 FORMATS = ("table", "jsonl", "csv", "parquet")
 
 
 def predict(
     paths: list[str] | None = typer.Argument(
         None,
-        help="Images, folders, globs, or - for a list of paths on standard input.",
+        help="Images, videos, folders, globs, or - for a list of paths on standard input.",
         metavar="PATH",
         show_default=False,
     ),
@@ -45,32 +50,95 @@ def predict(
     ),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of the engine and for decoding, 0 for all cores."),
     max_pixels: int = typer.Option(120_000_000, "--max-pixels", min=1, help="Refuse larger images."),
+    budget: float | None = typer.Option(
+        None,
+        "--budget",
+        min=0.0,
+        help="Bundles with a cascade: mean share of the views to look at, above 1 a mean number of views.",
+        metavar="SHARE",
+    ),
     views: bool = typer.Option(False, "--views", help="Include the score and weight of each view (jsonl)."),
+    slices: list[str] | None = typer.Option(
+        None,
+        "--slice",
+        help="A metadata column that the calibrator needs, the same for all images; an empty value means unknown.",
+        metavar="COLUMN=VALUE",
+    ),
+    every: float = typer.Option(1.0, "--every", min=0.01, help="Videos: seconds between frames."),
+    pool: str = typer.Option(
+        "none", "--pool", help="Videos: none, mean, exponential, topk, hmm or attention over neighbouring frames."
+    ),
+    min_seconds: float = typer.Option(
+        0.0, "--min-seconds", min=0.0, help="Videos: a shorter stretch of roadwork becomes abstain."
+    ),
 ) -> None:
-    """Decide on street images: roadwork, no_roadwork or abstain; bad files are named and skipped (exit code 1)."""
+    """Decide on street images: roadwork, no_roadwork or abstain; bad files are named and skipped (exit code 1).
+
+    Of a video, frames are decided and merged to intervals of time; this needs the extra 'video'.
+    """
     from workzone.cli.results import write
 
     chosen = _format(form, out)
     files, total = _collect(paths or [])
-    if bundle is None:
-        raise ConfigError("no bundle was given", fix="add --bundle FOLDER or set WORKZONE_BUNDLE")
-    from workzone.bundle.runtime import Detector
+    from workzone.bundle.starter import SENTENCE, starter_bundle
 
+    if bundle is None:
+        bundle = starter_bundle()
+        if bundle is None:
+            raise ConfigError("no bundle was given", fix="add --bundle FOLDER or set WORKZONE_BUNDLE")
+        _note(SENTENCE)
+    from workzone.bundle.cascade import budget_sentences
+    from workzone.bundle.drive import drive_score, require_poolable
+    from workzone.bundle.runtime import Detector
+    from workzone.bundle.slices import require_columns
+    from workzone.monitoring.void import mark_path, read_mark
+
+    columns = _columns(slices or [])
+    options = VideoOptions(every, drive_score(pool), min_seconds, columns)
     detector = Detector.load(bundle, threads=threads)
-    if not detector.certificate.certified:
+    require_columns(detector.calibrator, columns)
+    mark = read_mark(mark_path(bundle), detector.manifest.sha256)
+    if mark is not None:
+        then = "so every image is left open" if mark.policy == "abstain" else "answers are given all the same"
+        _note(f"The certificate of this bundle is void since {mark.time}, {then}: {'; '.join(mark.reasons)}")
+    require_poolable(detector, options.score)
+    if budget is not None:
+        detector = detector.at_budget(budget)
+        for sentence in budget_sentences(detector.policy):
+            _note(sentence)
+    elif not detector.certificate.certified:
         _note("This bundle makes no certified promise: " + detector.certificate.sentences()[0])
     counts = {"decided": 0, "abstain": 0, "unreadable": 0}
-    rows = _rows(detector, files, threads, max_pixels, views, counts)
+    videos = VideoCounts()
+    ticker = _Ticker(total)
+    honour = None if mark is None else mark.honour
+    rows = _all_rows(detector, files, threads, max_pixels, views, counts, options, videos, ticker, honour)
     # Rows that appear on a terminal one by one are progress enough.
     if out is not None or chosen == "table" or not sys.stdout.isatty():
-        rows = _with_progress(rows, total)
+        rows = _with_progress(rows, ticker)
     write(rows, chosen, out)
-    _note(
-        f"{sum(counts.values())} images: {counts['decided']} decided, {counts['abstain']} abstained, "
-        f"{counts['unreadable']} unreadable"
-    )
-    if counts["unreadable"]:
+    if sum(counts.values()) or not videos.videos:
+        _note(
+            f"{sum(counts.values())} images: {counts['decided']} decided, {counts['abstain']} abstained, "
+            f"{counts['unreadable']} unreadable"
+        )
+    if videos.videos:
+        for sentence in videos.sentences():
+            _note(sentence)
+    if counts["unreadable"] or videos.damaged:
         raise typer.Exit(1)
+
+
+def _columns(words: Sequence[str]) -> dict[str, str]:
+    columns = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign or not name.strip():
+            raise ConfigError(
+                f"{word!r} is no COLUMN=VALUE", where="--slice", fix="say for example --slice source=van7"
+            )
+        columns[name.strip()] = value.strip()
+    return columns
 
 
 def _format(form: str | None, out: Path | None) -> str:
@@ -90,10 +158,15 @@ def _collect(words: Sequence[str]) -> tuple[Iterator[Path], int]:
 
     Raises:
         DataError: no word, a folder without images, or a pattern that matches nothing; before any image is opened.
+        MissingExtraError: a video is among them, and nothing that reads it is installed.
     """
     if not words:
         raise DataError("no images were given", fix="give images, a folder, a glob, or - for a list on standard input")
     parts: list[Iterable[Path]] = [_listed() if word == "-" else _expand(word) for word in words]
+    if any(is_video(path) for part in parts if isinstance(part, list) for path in part):
+        from workzone.vision.video import require_av
+
+        require_av()
     total = 0 if "-" in words else sum(len(part) for part in parts if isinstance(part, list))
     return chain.from_iterable(parts), total
 
@@ -109,7 +182,7 @@ def _expand(word: str) -> list[Path]:
     """Folders and patterns are expanded, anything else is taken at its word."""
     path = Path(word)
     if path.is_dir():
-        hidden = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        hidden = (p for p in path.rglob("*") if p.suffix.lower() in FOLDER_SUFFIXES)
         found = sorted(p for p in hidden if not any(part.startswith(".") for part in p.relative_to(path).parts))
         if not found:
             raise DataError("the folder holds no images", where=word, fix="give a folder with JPEG, PNG or WebP files")
@@ -122,8 +195,83 @@ def _expand(word: str) -> list[Path]:
     return [path]
 
 
+class _Ticker:
+    """Rows done and expected; what a video adds is known once it is opened."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = 0
+        self.within = 0
+        self.advance: Callable[[int, int], None] = lambda done, total: None
+
+    def row(self) -> None:
+        """One image or video is finished."""
+        self.done += 1
+        self.within = 0
+        self.show()
+
+    def frame(self, done: int, expected: int) -> None:
+        """``done`` of ``expected`` frames of the current video."""
+        self.within = done
+        self.show(expected)
+
+    def show(self, expected: int = 0) -> None:
+        # While a video is in work its frames are counted, whatever share of all inputs they are.
+        if expected:
+            self.advance(self.within, expected)
+        else:
+            self.advance(self.done, self.total)
+
+
+def _all_rows(
+    detector: Detector,
+    files: Iterator[Path],
+    threads: int,
+    max_pixels: int,
+    views: bool,
+    counts: dict[str, int],
+    options: VideoOptions,
+    videos: VideoCounts,
+    ticker: _Ticker,
+    honour: Callable[[Decision], Decision] | None,
+) -> Iterator[dict[str, Any]]:
+    """Rows of images and videos in the order given; neighbouring images are decided side by side."""
+    found = False
+    for video, some in groupby(files, key=is_video):
+        found = True
+        if not video:
+            for row in _rows(detector, some, threads, max_pixels, views, counts, options.columns, honour):
+                yield {"kind": "image", **row}
+                ticker.row()
+            continue
+        for path in some:
+            yield from video_rows(
+                detector,
+                path,
+                shown(path),
+                options,
+                workers=threads,
+                max_pixels=max_pixels,
+                views=views,
+                counts=videos,
+                note=_note,
+                progress=ticker.frame,
+                honour=honour,
+            )
+            ticker.row()
+    if not found:
+        raise DataError("the list on standard input is empty", fix="give one path a line")
+
+
 def _rows(
-    detector: Detector, files: Iterator[Path], threads: int, max_pixels: int, views: bool, counts: dict[str, int]
+    detector: Detector,
+    files: Iterator[Path],
+    threads: int,
+    max_pixels: int,
+    views: bool,
+    counts: dict[str, int],
+    columns: Mapping[str, Any] | None,
+    honour: Callable[[Decision], Decision] | None,
 ) -> Iterator[dict[str, Any]]:
     """One row an image, in order, unreadable ones in their place; files are taken only a few ahead of the rows."""
     waiting: deque[Path] = deque()
@@ -142,11 +290,12 @@ def _rows(
 
     at = 0
     for index, decision in detector.predict(
-        taken(), on_error=errors.__setitem__, workers=threads, max_pixels=max_pixels
+        taken(), on_error=errors.__setitem__, workers=threads, max_pixels=max_pixels, columns=columns
     ):
         while at < index:
             yield bad(at)
             at += 1
+        decision = decision if honour is None else honour(decision)
         counts["abstain" if decision.label == "abstain" else "decided"] += 1
         record = decision.to_dict()
         if not views:
@@ -156,8 +305,6 @@ def _rows(
     while waiting:
         yield bad(at)
         at += 1
-    if not at:
-        raise DataError("the list on standard input is empty", fix="give one path a line")
 
 
 def shown(path: Path) -> str:
@@ -165,13 +312,12 @@ def shown(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _with_progress(rows: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
+def _with_progress(rows: Iterator[dict[str, Any]], ticker: _Ticker) -> Iterator[dict[str, Any]]:
     from workzone.cli.progress import TerminalProgress
 
     with TerminalProgress().bar("deciding") as advance:
-        for done, row in enumerate(rows, start=1):
-            yield row
-            advance(done, total)
+        ticker.advance = advance
+        yield from rows
 
 
 def _note(text: str) -> None:

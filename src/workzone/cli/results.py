@@ -11,6 +11,10 @@ from typing import IO, Any
 from workzone.errors import MissingExtraError
 
 CSV_COLUMNS = ("path", "decision", "probability", "log_odds", "prediction_set", "reason", "error")
+VIDEO_COLUMNS = ("seconds", "pooled_probability", "pooled_decision")
+"""Empty for images; intervals are written to JSON lines and tables alone."""
+CASCADE_COLUMNS = ("stage", "cost")
+"""Empty for bundles without a cascade."""
 _COLOURS = {"roadwork": "bold dark_orange", "no_roadwork": "green", "abstain": "yellow", "unreadable": "red"}
 
 Rows = Iterator[dict[str, Any]]
@@ -39,10 +43,16 @@ def _lines(rows: Rows, form: str, stream: IO[str]) -> None:
         return
     import csv
 
-    writer = csv.DictWriter(stream, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    columns = (*CSV_COLUMNS, *VIDEO_COLUMNS, *CASCADE_COLUMNS)
+    writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    for row in rows:
+    for row in _one_picture(rows):
         writer.writerow({**row, "prediction_set": " ".join(row.get("prediction_set", []))})
+
+
+def _one_picture(rows: Rows) -> Rows:
+    """Rows about one picture, or about a file that could not be read."""
+    return (row for row in rows if row.get("kind") != "interval")
 
 
 def _parquet(rows: Rows, out: Path) -> None:
@@ -61,9 +71,17 @@ def _parquet(rows: Rows, out: Path) -> None:
         "prediction_set": pl.List(pl.String()),
         "reason": pl.String(),
         "error": pl.String(),
+        "seconds": pl.Float64(),
+        "pooled_probability": pl.Float64(),
+        "pooled_decision": pl.String(),
+        "stage": pl.Int64(),
+        "cost": pl.Float64(),
     }
     with atomic_path(out) as partial:
-        flat = [{k: row.get(k) for k in types} | {"prediction_set": row.get("prediction_set", [])} for row in rows]
+        flat = [
+            {k: row.get(k) for k in types} | {"prediction_set": row.get("prediction_set", [])}
+            for row in _one_picture(rows)
+        ]
         pl.DataFrame(flat, schema=types).write_parquet(partial)
 
 
@@ -77,6 +95,10 @@ def _table(rows: Rows) -> None:
 
     table = Table("image", "decision", "P(roadwork)", "why", box=None, header_style="bold")
     for row in rows:
+        if row.get("kind") == "frame":
+            continue
+        if row.get("kind") == "interval":
+            row = {**row, **_interval_cells(row)}
         name = row["decision"] or "unreadable"
         probability = "" if row["error"] else f"{row['probability']:.3f}"
         # Text, not markup: file names may hold square brackets.
@@ -87,3 +109,11 @@ def _table(rows: Rows) -> None:
     longest = max(cell_len(str(cell)) for cell in table.columns[0].cells)
     table.columns[0].min_width = min(longest, console.width // 2)
     print_table(console, table)
+
+
+def _interval_cells(row: dict[str, Any]) -> dict[str, Any]:
+    from workzone.cli.videos import clock
+
+    frames = f"{row['frames']} frame{'s' if row['frames'] != 1 else ''}, highest {row['peak']:.3f}"
+    span = f"{clock(row['start'])}-{clock(row['end'])}"
+    return {"path": f"{row['path']}  {span}", "probability": row["mean"], "reason": frames}

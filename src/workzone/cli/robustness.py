@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from workzone.cli.progress import TerminalProgress
 from workzone.config.models import EvaluateConfig
 from workzone.evaluation.inputs import Evaluated
-from workzone.predictions import FloatArray, pad_rows
+from workzone.predictions import FloatArray
 from workzone.vision.corruptions import Picture
 
 
@@ -30,17 +30,19 @@ def measure_robustness(
     from PIL import Image
 
     from workzone.bundle import Detector
-    from workzone.decisions import apply_policy
+    from workzone.bundle.slices import unknown_slices
+    from workzone.decisions.types import together
     from workzone.evaluation.figures import Draws
     from workzone.evaluation.robustness import robustness, write_robustness
 
     detector = Detector.load(bundle, threads=threads)
 
     def score(pictures: Iterator[Picture]) -> tuple[FloatArray, NDArray[np.int8]]:
-        decided = [d for _, d in detector.predict((Image.fromarray(p) for p in pictures), workers=threads)]
-        probability = detector.calibrator(np.array([d.log_odds for d in decided]))
-        views = pad_rows([[view.log_odds for view in d.views] for d in decided])
-        return probability, apply_policy(detector.policy, probability, views).codes
+        scored = detector.predict(
+            (Image.fromarray(p) for p in pictures), workers=threads, columns=unknown_slices(detector.calibrator)
+        )
+        decided = together([d for _, d in scored])
+        return decided.probability, decided.codes
 
     draws = Draws(settings.resamples, settings.interval, settings.level, settings.by_group, seed)
     with progress.bar("corrupted pictures") as advance:

@@ -17,7 +17,15 @@ from workzone.errors import ConfigError
 
 PRESETS = ("demo", "small", "full")
 _SHOW = "see 'workzone config show' for keys, types and defaults"
-_PATH_KEYS = (("out",), ("model", "weights"), ("split", "file"), ("cache", "folder"))
+_PATH_KEYS = (
+    ("out",),
+    ("model", "weights"),
+    ("pretrain", "unlabelled"),
+    ("pretrain", "teacher_weights"),
+    ("split", "file"),
+    ("cache", "folder"),
+)
+_WORDS = ("hub", "package")
 _TEXT = (str, Path, str | None, Path | None)
 
 
@@ -199,6 +207,7 @@ def _absolute_paths(values: dict[str, Any]) -> None:
         section: Any = values
         for name in sections:
             section = section.get(name) or {}
-        value = section.get(key)
-        if value and value != "hub":
-            section[key] = str(Path(str(value)).expanduser().resolve())
+        if value := section.get(key):
+            joined = key == "weights" and "+" in str(section.get("backbone"))
+            parts = str(value).split("+") if joined else [str(value)]
+            section[key] = "+".join(p if p in _WORDS else str(Path(p).expanduser().resolve()) for p in parts)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import combinations, pairwise
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,20 +70,110 @@ def hamming(first: str, second: str) -> int:
     return (int(first, 16) ^ int(second, 16)).bit_count()
 
 
-def near_pairs(hashes: Sequence[str], limit: int, *, chunk: int = 2048) -> Iterator[tuple[int, int, int]]:
-    """Yield ``(i, j, distance)`` with ``i < j`` for all pairs at Hamming distance ``limit`` or less, in order.
+_ONES = np.array([bin(i).count("1") for i in range(1 << 16)], dtype=np.uint8)
+_MOST_BITS = 16
 
-    Memory is bounded by ``chunk`` squared.
+
+def codes(hashes: Sequence[str]) -> NDArray[np.uint64]:
+    """(N,) hashes of 16 hex digits as numbers."""
+    return np.array([int(h, 16) for h in hashes], dtype=np.uint64)
+
+
+def _distance(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.int64]:
+    return np.asarray(_ONES[(a ^ b).view(np.uint16)].reshape(-1, 4).sum(axis=1), dtype=np.int64)
+
+
+def _plan(n: int, limit: int) -> tuple[int, int]:
+    """Number of blocks that the bits are cut into, and how many of them must agree, for the least work."""
+    best, least = (limit + 1, 1), float("inf")
+    for kept in range(1, 5):
+        blocks = limit + kept
+        if blocks <= _BITS:
+            # Per combination of blocks a sort, then the pairs that meet by chance.
+            work = comb(blocks, kept) * n * (np.log2(n + 2) + n / 2 ** (_BITS * kept / blocks))
+            if work < least:
+                best, least = (blocks, kept), work
+    return best
+
+
+def unique_near_pairs(
+    values: NDArray[np.uint64], limit: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield arrays ``i, j, distance`` of all pairs of different numbers that differ in ``limit`` bits or fewer.
+
+    If 64 bits are cut into ``limit + k`` blocks, two numbers within ``limit`` agree in at least k of them, so sorting
+    by each choice of k blocks brings every pair together (multi-index hashing: Norouzi, Punjani, Fleet 2012, arXiv
+    1307.2982).
+
+    Args:
+        values: (N,) numbers, no two equal.
+        limit: 0 to 16.
+
+    Raises:
+        ValueError: ``limit`` is out of range.
     """
-    # With signs for bits the distance is one matrix product: 64 - 2 d = s_i . s_j.
-    signs = np.where(bits_from_hex(hashes), 1.0, -1.0).astype(np.float32)
-    for a in range(0, len(signs), chunk):
-        block = signs[a : a + chunk]
-        for b in range(a, len(signs), chunk):
-            product = block @ signs[b : b + chunk].T
-            for i, j in np.argwhere(product >= _BITS - 2 * limit).tolist():
-                if a + i < b + j:
-                    yield a + i, b + j, round((_BITS - float(product[i, j])) / 2)
+    if not 0 <= limit <= _MOST_BITS:
+        raise ValueError(f"limit must be 0 to {_MOST_BITS}")
+    blocks, kept = _plan(len(values), limit)
+    edges = np.linspace(0, _BITS, blocks + 1).round().astype(int)
+    masks = [np.uint64(((1 << (high - low)) - 1) << low) for low, high in pairwise(edges.tolist())]
+    for chosen in combinations(range(blocks), kept):
+        key = values & np.bitwise_or.reduce(np.array([masks[i] for i in chosen], dtype=np.uint64))
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+        at = np.arange(len(key) - 1)
+        step = 1
+        while len(at := at[at + step < len(key)]) and len(at := at[key[at] == key[at + step]]):
+            i, j = order[at], order[at + step]
+            distance = _distance(values[i], values[j])
+            near = distance <= limit
+            i, j, distance = i[near], j[near], distance[near]
+            # A pair that agrees in more than k blocks is met again: only its first choice counts.
+            agree = sum(((values[i] ^ values[j]) & masks[b] == 0).astype(np.int64) for b in range(chosen[-1] + 1))
+            first = np.asarray(agree == kept)
+            if first.any():
+                i, j = i[first], j[first]
+                yield np.minimum(i, j), np.maximum(i, j), distance[first]
+            step += 1
+
+
+def near_pairs(hashes: Sequence[str], limit: int) -> Iterator[tuple[int, int, int]]:
+    """Yield ``(i, j, distance)`` with ``i < j`` once for all pairs at Hamming distance ``limit`` or less, in no order.
+
+    Raises:
+        ValueError: ``limit`` is not 0 to 16.
+    """
+    values, members = _distinct(hashes)
+    for same in members:
+        yield from ((i, j, 0) for i, j in combinations(same, 2))
+    for first, second, distance in unique_near_pairs(values, limit):
+        for a, b, d in zip(first.tolist(), second.tolist(), distance.tolist(), strict=True):
+            for i in members[a]:
+                for j in members[b]:
+                    yield min(i, j), max(i, j), d
+
+
+def near_edges(hashes: Sequence[str], limit: int) -> Iterator[tuple[int, int]]:
+    """Yield few pairs that connect what ``near_pairs`` connects: equal hashes make a chain, not all their pairs.
+
+    Raises:
+        ValueError: ``limit`` is not 0 to 16.
+    """
+    values, members = _distinct(hashes)
+    for same in members:
+        yield from pairwise(same)
+    for first, second, _ in unique_near_pairs(values, limit):
+        for a, b in zip(first.tolist(), second.tolist(), strict=True):
+            yield members[a][0], members[b][0]
+
+
+def _distinct(hashes: Sequence[str]) -> tuple[NDArray[np.uint64], list[list[int]]]:
+    """Different hashes as numbers, and the places of each, in order."""
+    values, inverse = np.unique(codes(hashes), return_inverse=True)
+    members: list[list[int]] = [[] for _ in range(len(values))]
+    for i, place in enumerate(inverse.tolist()):
+        members[place].append(i)
+    return values, members
 
 
 class UnionFind:

@@ -12,6 +12,7 @@ from workzone.decisions.fitting import fit_policy, issue, require_disjoint
 from workzone.decisions.policies.aps import ApsPolicy
 from workzone.decisions.policies.argmax import ArgmaxPolicy
 from workzone.decisions.policies.base import Policy
+from workzone.decisions.policies.cascade import CascadePolicy
 from workzone.decisions.policies.crc import RiskControlPolicy
 from workzone.decisions.policies.crcp import ContaminationPolicy
 from workzone.decisions.policies.gate import GatePolicy
@@ -38,6 +39,7 @@ POLICIES: Mapping[str, type[Policy]] = {
         ContaminationPolicy,
         SelectiveRiskPolicy,
         GatePolicy,
+        CascadePolicy,
     )
 }
 REFUSED: Mapping[str, str] = {

@@ -54,7 +54,7 @@ def fit_policy(
         LeakageError: a part is not ``CalibData``, or the parts share an image or a group.
     """
     require_disjoint(calibration, certification)
-    return policy.fit(certification, calibrator(certification.scores), uncertainty)
+    return policy.fit(certification, calibrator.apply(certification), uncertainty)
 
 
 def issue(

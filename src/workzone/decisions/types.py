@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.predictions import FloatArray
+from workzone.predictions import LABELS, FloatArray, IntArray
 
 DecisionLabel = Literal["roadwork", "no_roadwork", "abstain"]
 
@@ -39,12 +39,16 @@ class Decisions:
         probability: (N,) calibrated probability of roadwork.
         sets: (N, 2) booleans, whether no_roadwork and roadwork are in the prediction set.
         reasons: (N,) short reason for each decision.
+        stage: (N,) stage of a cascade, from 1, at which each image stopped; None without a cascade.
+        cost: (N,) share of its views that each image needed; None without a cascade.
     """
 
     codes: NDArray[np.int8]
     probability: FloatArray
     sets: NDArray[np.bool_]
     reasons: Sequence[str]
+    stage: IntArray | None = None
+    cost: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -76,6 +80,8 @@ class Decision:
         reason: why the policy decided or abstained.
         uncertainty: named uncertainty measures.
         views: the views that were scored, global view first.
+        stage: stage of a cascade, from 1, at which the image stopped; None without a cascade.
+        cost: share of all its views that a cascade needed; None without a cascade.
     """
 
     label: DecisionLabel
@@ -85,9 +91,12 @@ class Decision:
     reason: str
     uncertainty: Mapping[str, float] = field(default_factory=dict)
     views: Sequence[ViewScore] = ()
+    stage: int | None = None
+    cost: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON."""
+        """Plain values, fit for JSON; ``stage`` and ``cost`` only for a cascade."""
+        cascade = {} if self.stage is None else {"stage": self.stage, "cost": self.cost}
         return {
             "decision": self.label,
             "probability": self.probability,
@@ -95,5 +104,20 @@ class Decision:
             "prediction_set": sorted(self.prediction_set),
             "reason": self.reason,
             "uncertainty": dict(self.uncertainty),
+            **cascade,
             "views": [{"box": list(v.box), "log_odds": v.log_odds, "weight": v.weight} for v in self.views],
         }
+
+
+def together(one_by_one: Sequence[Decision]) -> Decisions:
+    """Decisions about N images as arrays."""
+    codes = {name: code for code, name in NAMES.items()}
+    staged = bool(one_by_one) and all(d.stage is not None for d in one_by_one)
+    return Decisions(
+        codes=np.array([codes[d.label] for d in one_by_one], dtype=np.int8),
+        probability=np.array([d.probability for d in one_by_one], dtype=np.float64),
+        sets=np.array([[name in d.prediction_set for name in LABELS] for d in one_by_one], dtype=bool).reshape(-1, 2),
+        reasons=[d.reason for d in one_by_one],
+        stage=np.array([d.stage for d in one_by_one], dtype=np.int64) if staged else None,
+        cost=np.array([d.cost for d in one_by_one], dtype=np.float64) if staged else None,
+    )

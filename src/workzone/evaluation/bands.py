@@ -6,38 +6,18 @@ from itertools import pairwise
 
 import numpy as np
 
+from workzone.data import hours
+from workzone.data.hours import UNKNOWN, hour_band
 from workzone.predictions import FloatArray, Predictions, StrArray
 
-UNKNOWN = "unknown"
-HOUR_BANDS = (("dawn", 6, 8), ("day", 8, 18), ("dusk", 18, 20), ("night", 20, 6))
-"""Name, first hour, hour after the last; a band whose end is not after its start goes through midnight."""
+__all__ = ["UNKNOWN", "confidence_bands", "hour_band", "hour_bands"]
 
 _CONFIDENCE_EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-_WORDS = {"daytime": "day", "nighttime": "night", "sunset": "dusk", "sunrise": "dawn", "twilight": "dusk"}
-
-
-def hour_band(hour: float) -> str:
-    """Name of the band that ``hour`` lies in; 'unknown' outside [0, 24)."""
-    if not 0 <= hour < 24:
-        return UNKNOWN
-    for name, start, end in HOUR_BANDS:
-        inside = start <= hour < end if start < end else hour >= start or hour < end
-        if inside:
-            return name
-    raise AssertionError("the bands cover the day")
 
 
 def hour_bands(predictions: Predictions) -> StrArray:
-    """(N,) band of each image from ``hour``; where that is unknown, the word in ``time_of_day``; else 'unknown'."""
-    words = predictions.column("time_of_day")
-    bands = []
-    for text, word in zip(predictions.column("hour").tolist(), words.tolist(), strict=True):
-        try:
-            band = hour_band(float(text))
-        except ValueError:
-            band = UNKNOWN
-        bands.append(_WORDS.get(word.lower(), word) if band == UNKNOWN else band)
-    return np.array(bands, dtype=np.str_)
+    """(N,) band of the day of each image; see ``workzone.data.hours``."""
+    return hours.hour_bands(predictions.columns, len(predictions))
 
 
 def confidence_bands(probability: FloatArray) -> StrArray:

@@ -12,6 +12,7 @@ import numpy as np
 from workzone.errors import ConfigError, DataError
 from workzone.evaluation.figures import plain
 from workzone.evaluation.given import Given
+from workzone.evaluation.inputs import groups_of
 from workzone.files import write_atomic, write_json
 from workzone.metrics.comparison import DeLong, Difference, McNemar, delong, mcnemar, paired_bootstrap
 from workzone.metrics.differences import holm
@@ -59,6 +60,29 @@ class Row:
         return "B" if (d.difference.value > 0) == self.higher_is_better else "A"
 
 
+def row_sentence(row: Row, first: str, second: str) -> str:
+    """One sentence about a figure of two models by their names, that needs no statistics."""
+    a, b, gap = row.difference.a, row.difference.b, row.difference.difference
+    if row.winner == "undefined":
+        return f"Nothing can be said: {row.title} is not defined on these images."
+    direction = "" if row.higher_is_better else " (lower is better)"
+    if row.winner == "none":
+        if gap.value == gap.low == gap.high == 0:
+            return f"No difference can be told: {row.title} is {a.value:.3f} for both on these images."
+        return (
+            f"No difference can be told: {row.title}{direction} {b.value:.3f} for {second} against {a.value:.3f} for "
+            f"{first}, difference {gap:.3f}."
+        )
+    better, worse = (b, a) if row.winner == "B" else (a, b)
+    sign = 1 if row.winner == "B" else -1
+    low, high = sorted((sign * gap.low, sign * gap.high))
+    name = second if row.winner == "B" else first
+    return (
+        f"{name[0].upper()}{name[1:]} is better: {row.title}{direction} {better.value:.3f} against {worse.value:.3f}, "
+        f"difference {sign * gap.value:.3f} [{low:.3f}, {high:.3f}]."
+    )
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Everything that is said about a pair of models.
@@ -96,25 +120,7 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """One sentence that needs no statistics."""
-        row = self.rows[0]
-        a, b, gap = row.difference.a, row.difference.b, row.difference.difference
-        if row.winner == "undefined":
-            return f"Nothing can be said: {row.title} is not defined on these images."
-        direction = "" if row.higher_is_better else " (lower is better)"
-        if row.winner == "none":
-            if gap.value == gap.low == gap.high == 0:
-                return f"No difference can be told: {row.title} is {a.value:.3f} for both on these images."
-            return (
-                f"No difference can be told: {row.title}{direction} {b.value:.3f} for B against {a.value:.3f} for A, "
-                f"difference {gap:.3f}."
-            )
-        first, second = (b, a) if row.winner == "B" else (a, b)
-        sign = 1 if row.winner == "B" else -1
-        low, high = sorted((sign * gap.low, sign * gap.high))
-        return (
-            f"{row.winner} is better: {row.title}{direction} {first.value:.3f} against {second.value:.3f}, "
-            f"difference {sign * gap.value:.3f} [{low:.3f}, {high:.3f}]."
-        )
+        return row_sentence(self.rows[0], "A", "B")
 
     @property
     def basis(self) -> str:
@@ -233,8 +239,8 @@ def compare(
         seed=seed,
     )
     if len(np.unique(y)) < 2:
-        found = {k: _undefined(d) if k in _NEEDS_BOTH else d for k, d in found.items()}
-    adjusted = _holm([d.p for k, d in found.items() if k != metric])
+        found = {k: undefined(d) if k in _NEEDS_BOTH else d for k, d in found.items()}
+    corrected = adjusted([d.p for k, d in found.items() if k != metric])
     test = mcnemar(answers_a == y, answers_b == y)
     units = len(y) if groups is None else len(np.unique(groups))
     return Comparison(
@@ -246,7 +252,7 @@ def compare(
         by_group=groups is not None,
         rows=tuple(
             Row(k, TITLES.get(k, k.replace("_", " ")), _direction(k), d, p)
-            for (k, d), p in zip(found.items(), [None, *adjusted], strict=True)
+            for (k, d), p in zip(found.items(), [None, *corrected], strict=True)
         ),
         mcnemar=test,
         delong=delong(y, pa, pb),
@@ -256,18 +262,25 @@ def compare(
         seed=seed,
         cautions=(
             *_cautions(a, b, y, groups, units, test, metric),
-            *_too_few_resamples(resamples, len(adjusted), level),
+            *_too_few_resamples(resamples, len(corrected), level),
         ),
     )  # fmt: skip
 
 
 def write_comparison(c: Comparison, folder: Path) -> None:
-    """Write ``comparison.html`` and then ``comparison.json`` into ``folder``."""
+    """Write ``comparison.html``, which leads to the reports of both, and then ``comparison.json`` into ``folder``.
+
+    In a folder ``compare/<name>`` beside a report, that report lists it.
+    """
     from workzone.evaluation.compare_page import render
+    from workzone.evaluation.pages import refresh, report_above, reports_of
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "comparison.html", render(c))
+    write_atomic(folder / "comparison.html", render(c, reports=reports_of(c.paths, folder)))
     write_json(folder / "comparison.json", c.to_dict())
+    above = report_above(folder)
+    if above is not None:
+        refresh(above)
 
 
 def _too_few_resamples(resamples: int, others: int, level: float) -> list[str]:
@@ -288,11 +301,13 @@ def _how(g: Given) -> str:
     return "probability at 0.5, since its decisions abstain" if g.abstains else "its decisions"
 
 
-def _undefined(d: Difference) -> Difference:
+def undefined(d: Difference) -> Difference:
+    """The difference without a p-value: nothing can be said."""
     return Difference(d.a, d.b, d.difference, float("nan"))
 
 
-def _holm(p: Sequence[float]) -> list[float]:
+def adjusted(p: Sequence[float]) -> list[float]:
+    """p-values after Holm's correction among those that are defined."""
     values = np.array(p)
     known = ~np.isnan(values)
     values[known] = holm(values[known])
@@ -343,8 +358,7 @@ def _shared_groups(a: Given, b: Given, at_a: Any, at_b: Any) -> StrArray | None:
 
 
 def _groups(g: Given, at: Any) -> StrArray:
-    group, ids = g.predictions.column("group", default="")[at], g.predictions.ids[at]
-    return np.asarray(np.where(group == "", np.char.add("image:", ids), np.char.add("group:", group)), dtype=np.str_)
+    return np.asarray(groups_of(g.predictions)[at], dtype=np.str_)
 
 
 def _cautions(a: Given, b: Given, y: IntArray, groups: Any, units: int, test: McNemar, metric: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,12 +10,13 @@ import numpy as np
 from workzone.evaluation.compare import Comparison, Row
 from workzone.evaluation.style import Palette, Plot, printable
 from workzone.metrics.bootstrap import Interval
+from workzone.metrics.comparison import DeLong, McNemar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-_BETTER = {"A": "A", "B": "B", "none": "not told", "undefined": "not defined"}
+BETTER = {"A": "A", "B": "B", "none": "not told", "undefined": "not defined"}
 
 
 def comparison_table(c: Comparison) -> Table:
@@ -36,9 +37,9 @@ def comparison_table(c: Comparison) -> Table:
             _number(row.difference.b.value),
             _number(gap.value, "+.3f"),
             _ends(gap, "+.3f"),
-            _p(row.difference.p),
-            "primary" if row.p_holm is None else _p(row.p_holm),
-            _BETTER[row.winner],
+            p_value(row.difference.p),
+            "primary" if row.p_holm is None else p_value(row.p_holm),
+            BETTER[row.winner],
         ]
         table.add_row(*map(Text, cells))
     return table
@@ -46,16 +47,20 @@ def comparison_table(c: Comparison) -> Table:
 
 def classical_tests(c: Comparison) -> list[tuple[str, str]]:
     """Name and result of the classical tests."""
-    m, d = c.mcnemar, c.delong
-    if np.isfinite(d.p):
-        gap = f"AUROC {d.a:.3f} and {d.b:.3f}, difference {d.difference:+.4f}, standard error {d.standard_error:.4f}"
-        ranking = f"{gap}, p {_p(d.p)}"
-    else:
-        ranking = "cannot be estimated on these images"
-    return [
-        ("McNemar, exact", f"{m.only_a:,} images only A has right, {m.only_b:,} only B; p {_p(m.p)}"),
-        ("DeLong", ranking),
-    ]
+    return [("McNemar, exact", mcnemar_words(c.mcnemar, "A", "B")), ("DeLong", delong_words(c.delong))]
+
+
+def mcnemar_words(m: McNemar, first: str, second: str) -> str:
+    """The images that tell the two apart, and the p-value."""
+    return f"{m.only_a:,} images only {first} has right, {m.only_b:,} only {second}; p {p_value(m.p)}"
+
+
+def delong_words(d: DeLong) -> str:
+    """Both areas, their difference, and the p-value."""
+    if not np.isfinite(d.p):
+        return "cannot be estimated on these images"
+    gap = f"AUROC {d.a:.3f} and {d.b:.3f}, difference {d.difference:+.4f}, standard error {d.standard_error:.4f}"
+    return f"{gap}, p {p_value(d.p)}"
 
 
 def forest(c: Comparison) -> Plot:
@@ -85,16 +90,19 @@ def forest(c: Comparison) -> Plot:
     return Plot("differences", draw, (5.6, 1.1 + 0.24 * max(len(rows), 3)), c.verdict)
 
 
-def render(c: Comparison) -> str:
-    """The page as text; nothing is loaded from elsewhere and everything from data is escaped."""
-    from jinja2 import Environment, StrictUndefined
+def render(c: Comparison, *, reports: Sequence[str | None] = (None, None)) -> str:
+    """The page as text; nothing is loaded from elsewhere and everything from data is escaped.
+
+    Args:
+        c: the comparison.
+        reports: addresses of the reports of A and B, None where there is none.
+    """
     from markupsafe import Markup
 
     from workzone import __version__
+    from workzone.evaluation.templates import environment, source
 
-    folder = files("workzone.evaluation") / "templates"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((folder / "comparison.html.j2").read_text(encoding="utf-8"))
+    template = environment().get_template("comparison.html.j2")
     about = [
         (f"{letter}: {kind}", text)
         for letter, path, answers in zip("AB", c.paths, c.answers, strict=True)
@@ -102,7 +110,8 @@ def render(c: Comparison) -> str:
     ]
     return template.render(
         c=c,
-        style=Markup((folder / "report.css").read_text(encoding="utf-8")),
+        style=Markup(source("report.css")),
+        reports=[(letter, name, to) for letter, name, to in zip("AB", c.names, reports, strict=True) if to],
         plot=Markup(forest(c).render()[1]),
         level=f"{c.level:.0%}",
         rows=[_cells(row) for row in c.rows],
@@ -122,9 +131,9 @@ def _cells(row: Row) -> dict[str, Any]:
             (_number(d.b.value), _ends(d.b)),
             (_number(d.difference.value, "+.3f"), _ends(d.difference, "+.3f")),
         ],
-        "p": _p(d.p),
-        "p_holm": "primary" if row.p_holm is None else _p(row.p_holm),
-        "better": _BETTER[row.winner],
+        "p": p_value(d.p),
+        "p_holm": "primary" if row.p_holm is None else p_value(row.p_holm),
+        "better": BETTER[row.winner],
     }
 
 
@@ -138,7 +147,8 @@ def _ends(interval: Interval, form: str = ".3f") -> str:
     return f"[{interval.low:{form}}, {interval.high:{form}}]"
 
 
-def _p(p: float) -> str:
+def p_value(p: float) -> str:
+    """Three digits, or that it is smaller; empty where there is none."""
     if not np.isfinite(p):
         return ""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -11,10 +11,12 @@ import numpy as np
 
 from workzone.config.models import EvaluateConfig
 from workzone.evaluation import plots as draw
+from workzone.evaluation import plots_calibration as draw_calibration
 from workzone.evaluation.bands import UNKNOWN
 from workzone.evaluation.figures import plain
 from workzone.evaluation.gallery import gallery
 from workzone.evaluation.inputs import Evaluated
+from workzone.evaluation.pages import related
 from workzone.evaluation.report import confusion_tables, render
 from workzone.evaluation.slices import PAIR, Slices, column_values, compute_slices
 from workzone.evaluation.style import Plot, printable
@@ -50,13 +52,13 @@ def evaluate(
     slices = compute_slices(
         evaluated, settings.slices, draws=summary.draws, fewest=settings.min_slice, progress=progress
     )
-    pictures = gallery(evaluated, settings.gallery, progress=progress)
+    pictures = gallery(evaluated, settings.gallery, explained=settings.explained, progress=progress)
     progress("plots")
     plots = make_plots(evaluated, summary, slices)
     drawn = {name: plot.render() for name, plot in plots.items()}
     page = {name: svg for name, (_, svg) in drawn.items() if name != "confusion"}
     progress("report")
-    html = render(evaluated, summary, slices, pictures, page, version=__version__)
+    html = render(evaluated, summary, slices, pictures, page, version=__version__, pages=related(folder))
     folder.mkdir(parents=True, exist_ok=True)
     for name, (png, _) in drawn.items():
         write_atomic(folder / f"{name}.png", png)
@@ -72,11 +74,7 @@ def evaluate(
         "cautions": cautions(evaluated, summary, slices),
     }
     terminal = {"rows": [list(row) for row in summary_rows(summary)], "caption": caption(summary)}
-    about = {
-        "meta": plain(evaluated.meta),
-        "policy": plain(evaluated.policy),
-        "calibrators": plain(evaluated.calibrators),
-    }
+    about = {"meta": plain(evaluated.meta), "policy": plain(evaluated.policy)}
     write_json(folder / "metrics_summary.json", summary.to_dict() | {"words": words, "terminal": terminal} | about)
     return summary
 
@@ -85,10 +83,11 @@ def make_plots(e: Evaluated, s: Summary, slices: Slices) -> dict[str, Plot]:
     """Every plot by name; the forest of slices only where there are slices."""
     labels, policy = s.systems["argmax"].natural, s.systems["policy"].natural
     one = s.systems.get("one_view")
-    curves = [draw.Curve(_label("all views, AUROC", labels["auroc"]), e.probability)]
-    precisions = [draw.Curve(_label("all views, AUPRC", labels["average_precision"]), e.probability)]
+    views = "all views" if e.one_view is not None else "the detector"
+    curves = [draw.Curve(_label(f"{views}, AUROC", labels["auroc"]), e.probability)]
+    precisions = [draw.Curve(_label(f"{views}, AUPRC", labels["average_precision"]), e.probability)]
     confidence = np.maximum(e.probability, 1.0 - e.probability)
-    correct = [("all views, at 0.5", e.argmax == e.labels, confidence)]
+    correct = [(f"{views}, at 0.5", e.argmax == e.labels, confidence)]
     if e.one_view is not None and one is not None:
         p = e.one_view.probability
         curves.append(draw.Curve(_label("one view, AUROC", one.natural["auroc"]), p))
@@ -108,7 +107,7 @@ def make_plots(e: Evaluated, s: Summary, slices: Slices) -> dict[str, Plot]:
         draw.confusion(confusion_tables(e)[:2], "Confusion tables of the policy and of answers at 0.5."),
         draw.roc(e.labels, curves, points, f"ROC curve; {curves[0].label}."),
         draw.precision_recall(e.labels, precisions, f"Precision-recall curve; {precisions[0].label}."),
-        draw.reliability(
+        draw_calibration.reliability(
             e.labels,
             e.probability,
             f"Reliability diagram; ECE {s.calibration['all_views']['ece_verdict']['ece']:.3f}.",
@@ -121,11 +120,15 @@ def make_plots(e: Evaluated, s: Summary, slices: Slices) -> dict[str, Plot]:
             e.argmax == e.labels, e.decisions.accepted, confidence, "Confidence of right and of wrong answers."
         ),
     ]
+    if sum(m.excess is not None for m in s.methods) > 1:
+        plots.append(draw_calibration.calibrators(s.methods, "Calibrators that were tried, by out-of-fold NLL."))
     if slices.rows:
         plots.append(_forest(s, slices))
         panels = _reliability_panels(e, slices)
         if panels:
-            plots.append(draw.reliability_grid(panels, "Reliability diagram of each slice.", level=s.draws.level))
+            plots.append(
+                draw_calibration.reliability_grid(panels, "Reliability diagram of each slice.", level=s.draws.level)
+            )
     return {plot.name: plot for plot in plots}
 
 
@@ -156,15 +159,19 @@ def _forest(s: Summary, slices: Slices) -> Plot:
     return draw.forest(rows, ("roadwork missed", "false alarms"), pooled, "Missed roadwork and false alarms by slice.")
 
 
-def _reliability_panels(e: Evaluated, slices: Slices) -> list[draw.Panel]:
+def _reliability_panels(e: Evaluated, slices: Slices) -> list[draw_calibration.Panel]:
     """The largest slices, in their order; a band of confidence or an unknown value has no diagram of its own."""
-    able = [r for r in slices.rows if r.column != "confidence" and r.value != UNKNOWN and r.n >= draw.PANEL_FEWEST]
-    largest = sorted(able, key=lambda r: (PAIR in r.column, -r.n))[: draw.PANELS]
+    able = [
+        r
+        for r in slices.rows
+        if r.column != "confidence" and r.value != UNKNOWN and r.n >= draw_calibration.PANEL_FEWEST
+    ]
+    largest = sorted(able, key=lambda r: (PAIR in r.column, -r.n))[: draw_calibration.PANELS]
     panels = []
     for row in (r for r in able if r in largest):
         inside = column_values(e, row.column) == row.value
         title = f"{printable(row.column.replace('_', ' ').replace(PAIR, ' x '), 24)}: {printable(row.value, 26)}"
-        panels.append(draw.Panel(title, e.labels[inside], e.probability[inside]))
+        panels.append(draw_calibration.Panel(title, e.labels[inside], e.probability[inside]))
     return panels
 
 

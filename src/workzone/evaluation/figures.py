@@ -92,14 +92,16 @@ def label_figures(
     names: Sequence[str] | Mapping[str, Metric] = LABEL_FIGURES,
     *,
     prevalence: float | None = None,
+    decided: IntArray | None = None,
 ) -> dict[str, Interval]:
-    """Figures of the labels that ``p >= 0.5`` decides; NaN where a class or all images are missing."""
+    """Figures of the labels that ``p >= 0.5``, or ``decided`` (M,), decides; NaN where a class or all are missing."""
     if not len(part):
         return {name: _undefined(draws, 0, float("nan")) for name in names}
     found = bootstrap(
         names,
         part.y,
         part.p,
+        decided,
         groups=draws.units(part.groups),
         n_resamples=draws.resamples,
         method=draws.method,

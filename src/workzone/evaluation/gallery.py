@@ -26,7 +26,10 @@ _SHOWN_COLUMNS = ("source", "weather", "time_of_day", "hour", "evidence", "hard_
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One image of the gallery; ``picture`` is a data address, or None with ``missing`` saying why."""
+    """One image of the gallery; ``picture`` is a data address, or None with ``missing`` saying why.
+
+    ``heat`` is the same picture with the places that counted, where that was asked for.
+    """
 
     id: str
     truth: str
@@ -38,6 +41,7 @@ class Card:
     missing: str
     width: int
     height: int
+    heat: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,11 @@ def abstentions(e: Evaluated) -> NDArray[np.int64]:
     return held[np.lexsort((e.predictions.ids[held], np.abs(e.probability[held] - 0.5), saved))]
 
 
-def gallery(e: Evaluated, limit: int, *, progress: Callable[[str], None]) -> Gallery:
-    """At most ``limit`` cards: two thirds for mistakes, the rest for abstentions; unused places are lent."""
+def gallery(e: Evaluated, limit: int, *, explained: int = 0, progress: Callable[[str], None]) -> Gallery:
+    """At most ``limit`` cards: two thirds for mistakes, the rest for abstentions; unused places are lent.
+
+    The first ``explained`` mistakes also show the places that counted, where ``e.overlay`` can draw them.
+    """
     wrong, held = worst_mistakes(e), abstentions(e)
     n_wrong = min(len(wrong), max(limit - len(held), -(-2 * limit // 3)))
     n_held = min(len(held), limit - n_wrong)
@@ -74,7 +81,7 @@ def gallery(e: Evaluated, limit: int, *, progress: Callable[[str], None]) -> Gal
     columns = {name: e.predictions.column(name, default="") for name in _SHOWN_COLUMNS if name in e.predictions.columns}
     paths = e.predictions.column("path", default="")
 
-    def card(i: int) -> Card:
+    def card(i: int, heat: bool = False) -> Card:
         facts = tuple(f"{name.replace('_', ' ')}: {printable(str(v[i]))}" for name, v in columns.items() if v[i] != "")
         picture, size, missing = _thumbnail(str(paths[i]), e.root)
         return Card(
@@ -88,10 +95,11 @@ def gallery(e: Evaluated, limit: int, *, progress: Callable[[str], None]) -> Gal
             missing=missing,
             width=size[0],
             height=size[1],
+            heat=_heat(e, str(paths[i])) if heat and missing == "" else None,
         )
 
     return Gallery(
-        tuple(card(i) for i in wrong[:n_wrong].tolist()),
+        tuple(card(i, heat=k < explained) for k, i in enumerate(wrong[:n_wrong].tolist())),
         len(wrong),
         tuple(card(i) for i in held[:n_held].tolist()),
         len(held),
@@ -109,9 +117,20 @@ def _thumbnail(path: str, root: Path | None) -> tuple[str | None, tuple[int, int
     except ImageError as error:
         return None, nothing, str(error.reason).replace("_", " ")
     image.thumbnail((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+    return _address(image), image.size, ""
+
+
+def _heat(e: Evaluated, path: str) -> str | None:
+    """Data address of the picture with the places that counted, None where nothing can draw it."""
+    if e.overlay is None:
+        return None
+    return _address(e.overlay(Path(path) if e.root is None else e.root / path))
+
+
+def _address(image: Image.Image) -> str:
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}", image.size, ""
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def reasons(e: Evaluated) -> list[tuple[str, int, int]]:

@@ -194,8 +194,11 @@ def _decisions(frame: Any) -> NDArray[np.int8] | None:
     return np.array([_CODES[t] for t in texts], dtype=np.int8)
 
 
-def evaluated_from(given: Given) -> Evaluated:
+def evaluated_from(given: Given, *, seed: int = 42) -> Evaluated:
     """What an evaluation needs from a labelled table; policy ``given`` or ``argmax``, and no certificate.
+
+    Where a column ``split`` names calibration and test images, the calibrators are compared on the former and the
+    latter alone are evaluated.
 
     Raises:
         DataError: the table has no labels.
@@ -206,13 +209,16 @@ def evaluated_from(given: Given) -> Evaluated:
             where=str(given.path),
             fix="add the column label: 1 or roadwork, 0 or no_roadwork",
         )
-    p = given.probability
+    from workzone.evaluation.given_calibration import calibrate_given
+
+    calibration, test = calibrate_given(given, seed=seed)
+    predictions, p = given.predictions.take(test), given.probability[test]
     told = given.codes is not None
-    codes = np.asarray(given.codes if given.codes is not None else p >= 0.5, dtype=np.int8)
+    codes = np.asarray(given.codes[test] if given.codes is not None else p >= 0.5, dtype=np.int8)
     reasons = {-1: "abstained", 0: "decided no_roadwork", 1: "decided roadwork"}
     how = "as given in the table" if told else "by the probability at 0.5"
     return Evaluated(
-        predictions=given.predictions,
+        predictions=predictions,
         probability=p,
         decisions=Decisions(
             codes,
@@ -221,6 +227,11 @@ def evaluated_from(given: Given) -> Evaluated:
             [f"{reasons[c]} {how}" for c in codes.tolist()],
         ),
         policy={"policy": "given" if told else "argmax", "parameters": {}},
+        calibrators=calibration.rows,
+        calibrated=calibration.on_test,
+        calibration_note=calibration.note,
+        calibrator_in_use=False,
+        recalibrated=calibration.recalibrated,
         meta={"run": given.name, "data": str(given.path), "engine": "made elsewhere"},
         root=given.path.resolve().parent,
     )

@@ -1,8 +1,8 @@
-"""Plots of the scores: ranking, calibration, confidence and abstention."""
+"""Plots of the scores: ranking, confidence and abstention."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workzone.evaluation.style import Palette, Plot
-from workzone.metrics.calibration import reliability_curve
 from workzone.metrics.selective import risk_coverage_curve
 from workzone.predictions import FloatArray, IntArray
 
@@ -47,10 +46,6 @@ def _steps(y: IntArray, p: FloatArray) -> tuple[FloatArray, FloatArray]:
     return np.r_[0.0, hits], np.r_[0.0, alarms]
 
 
-def _nothing(axes: Any, text: str) -> None:
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, wrap=True)
-
-
 def _mark(axes: Any, point: Point, colour: str, marker: str = "D", *, hollow: bool = False) -> None:
     def error(value: float, interval: tuple[float, float] | None) -> list[list[float]] | None:
         return None if interval is None else [[max(0.0, value - interval[0])], [max(0.0, interval[1] - value)]]
@@ -71,23 +66,20 @@ def _mark(axes: Any, point: Point, colour: str, marker: str = "D", *, hollow: bo
     )
 
 
-def _unit(axes: Any, x: str, y: str) -> None:
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=x, ylabel=y)
-
-
 def roc(y: IntArray, curves: Sequence[Curve], points: Sequence[Point], alt: str) -> Plot:
     """Hit rate against false alarm rate, with the points at which decisions are made."""
 
     def draw(figure: Figure, c: Palette) -> None:
-        axes = figure.subplots()
-        _unit(axes, "false alarms among images without roadwork", "roadwork found")
-        axes.plot([0, 1], [0, 1], color=c.muted, linewidth=1, linestyle=(0, (2, 3)))
         n_pos = int(y.sum())
+        axes = _ranking(
+            figure,
+            ("false alarms among images without roadwork", "roadwork found"),
+            "needs images of both classes" if n_pos in (0, len(y)) else "",
+        )
+        axes.plot([0, 1], [0, 1], color=c.muted, linewidth=1, linestyle=(0, (2, 3)))
         if n_pos in (0, len(y)):
-            return _nothing(axes, "needs images of both classes")
-        for curve, (colour, line) in zip(curves, ((c.roadwork, "-"), (c.clear, "--")), strict=False):
-            hits, alarms = _steps(y, curve.probability)
-            axes.plot(alarms / (len(y) - n_pos), hits / n_pos, color=colour, linestyle=line, label=curve.label)
+            return
+        _draw_curves(axes, c, y, curves, lambda hits, alarms: (alarms / (len(y) - n_pos), hits / n_pos), "default")
         for point, marker in zip(points, "Do", strict=False):
             _mark(axes, point, c.ink, marker, hollow=marker == "o")
         axes.legend(loc="lower right")
@@ -99,128 +91,46 @@ def precision_recall(y: IntArray, curves: Sequence[Curve], alt: str) -> Plot:
     """Precision against recall, with the precision of answering roadwork always."""
 
     def draw(figure: Figure, c: Palette) -> None:
-        axes = figure.subplots()
-        _unit(axes, "roadwork found (recall)", "right among answers 'roadwork' (precision)")
         n_pos = int(y.sum())
-        if n_pos == 0:
-            return _nothing(axes, "needs images with roadwork")
-        axes.axhline(
-            n_pos / len(y), color=c.muted, linewidth=1, linestyle=(0, (2, 3)), label=f"prevalence {n_pos / len(y):.2f}"
+        axes = _ranking(
+            figure,
+            ("roadwork found (recall)", "right among answers 'roadwork' (precision)"),
+            "needs images with roadwork" if n_pos == 0 else "",
         )
-        for curve, (colour, line) in zip(curves, ((c.roadwork, "-"), (c.clear, "--")), strict=False):
-            hits, alarms = (v[1:] for v in _steps(y, curve.probability))
-            axes.plot(
-                hits / n_pos,
-                hits / (hits + alarms),
-                color=colour,
-                linestyle=line,
-                label=curve.label,
-                drawstyle="steps-pre",
-            )
+        if n_pos == 0:
+            return
+        rate = n_pos / len(y)
+        axes.axhline(rate, color=c.muted, linewidth=1, linestyle=(0, (2, 3)), label=f"prevalence {rate:.2f}")
+        _draw_curves(
+            axes, c, y, curves, lambda hits, alarms: (hits[1:] / n_pos, (hits / (hits + alarms))[1:]), "steps-pre"
+        )
         axes.legend(loc="lower left")
 
     return Plot("pr_curve", draw, _SQUARE, alt)
 
 
-def reliability(y: IntArray, p: FloatArray, alt: str, *, level: float, n_bins: int = 10) -> Plot:
-    """Observed rate against stated probability, with intervals, the band of a calibrated model and the counts."""
-
-    def draw(figure: Figure, c: Palette) -> None:
-        from scipy.special import bdtrik
-
-        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
-        curve = reliability_curve(y, p, n_bins, level=level)
-        width = 0.92 / n_bins
-        tail = (1 - level) / 2
-        # Within a bin the draws are nearly alike, so the number of hits of a calibrated model is close to binomial.
-        chance = np.clip(curve.probability, 1e-12, 1 - 1e-12)
-        low, high = (np.ceil(bdtrik(q, curve.count, chance)) / curve.count for q in (tail, 1 - tail))
-        left = curve.edges[np.clip(np.searchsorted(curve.edges, curve.probability, side="right") - 1, 0, n_bins - 1)]
-        top.bar(
-            left + 0.04 / n_bins,
-            high - low,
-            width,
-            low,
-            align="edge",
-            color=c.band,
-            alpha=0.28,
-            linewidth=0,
-            label="a calibrated model",
-        )
-        top.plot([0, 1], [0, 1], color=c.muted, linewidth=1, linestyle=(0, (2, 3)))
-        error = np.clip([curve.rate - curve.low, curve.high - curve.rate], 0, None)
-        top.errorbar(
-            curve.probability,
-            curve.rate,
-            yerr=error,
-            fmt="o-",
-            color=c.roadwork,
-            markersize=4,
-            linewidth=1.2,
-            elinewidth=1,
-            capsize=2,
-            label="observed",
-        )
-        top.set(ylim=(-0.02, 1.02), ylabel="share that is roadwork")
-        top.legend(loc="upper left")
-        edges = np.linspace(0, 1, n_bins + 1)
-        counts = [np.histogram(p[y == label], edges)[0] for label in (1, 0)]
-        start = edges[:-1] + 0.04 / n_bins
-        bottom.bar(start, counts[0], width, align="edge", color=c.roadwork, alpha=0.85, label="roadwork")
-        bottom.bar(start, counts[1], width, counts[0], align="edge", color=c.clear, alpha=0.6, label="no roadwork")
-        bottom.set(xlim=(-0.01, 1.01), xlabel="calibrated probability of roadwork", ylabel="images")
-        bottom.legend(loc="upper center", ncols=2, fontsize=7.5)
-        bottom.margins(y=0.25)
-
-    return Plot("reliability", draw, (4.6, 4.6), alt)
+def _ranking(figure: Figure, labels: tuple[str, str], missing: str) -> Any:
+    """Axes over the unit square; ``missing`` says why they stay empty."""
+    axes = figure.subplots()
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=labels[0], ylabel=labels[1])
+    if missing:
+        axes.text(0.5, 0.5, missing, ha="center", va="center", transform=axes.transAxes, wrap=True)
+    return axes
 
 
-PANELS = 12
-PANEL_FEWEST = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One of several small diagrams: labels and probabilities of the images it shows."""
-
-    title: str
-    y: IntArray
-    p: FloatArray
-
-
-def reliability_grid(panels: Sequence[Panel], alt: str, *, level: float, n_bins: int = 5) -> Plot:
-    """Small reliability diagrams side by side, with intervals and the number of images in each bin."""
-    columns = min(4, len(panels))
-    lines = -(-len(panels) // columns)
-
-    def draw(figure: Figure, c: Palette) -> None:
-        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-        for axes, panel in zip(grid.flat, panels, strict=False):
-            curve = reliability_curve(panel.y, panel.p, n_bins, level=level)
-            axes.plot([0, 1], [0, 1], color=c.muted, linewidth=1, linestyle=(0, (2, 3)))
-            error = np.clip([curve.rate - curve.low, curve.high - curve.rate], 0, None)
-            axes.errorbar(
-                curve.probability,
-                curve.rate,
-                yerr=error,
-                fmt="o-",
-                color=c.roadwork,
-                markersize=3,
-                linewidth=1,
-                elinewidth=0.8,
-            )
-            for x, count in zip(curve.probability.tolist(), curve.count.tolist(), strict=True):
-                axes.text(x, -0.16, f"{int(count)}", ha="center", va="center", fontsize=6.5, color=c.muted)
-            axes.set(xlim=(-0.06, 1.06), ylim=(-0.24, 1.04))
-            axes.set_title(f"{panel.title}\nn {len(panel.y)}, {int(panel.y.sum())} with roadwork", fontsize=7.5)
-            axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-            axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
-        for axes in list(grid.flat)[len(panels) :]:
-            axes.set_visible(False)
-        figure.supxlabel("calibrated probability of roadwork", fontsize=9)
-        figure.supylabel("share that is roadwork", fontsize=9)
-
-    return Plot("slice_calibration", draw, (0.6 + 2.1 * columns, 0.6 + 1.9 * lines), alt)
+def _draw_curves(
+    axes: Any,
+    c: Palette,
+    y: IntArray,
+    curves: Sequence[Curve],
+    place: Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]],
+    steps: str,
+) -> None:
+    """Each curve at the places that ``place`` makes of running hits and false alarms."""
+    for curve, (colour, line) in zip(curves, ((c.roadwork, "-"), (c.clear, "--")), strict=False):
+        with np.errstate(invalid="ignore"):  # no answer yet: the first step has no precision, and is not drawn
+            x, height = place(*_steps(y, curve.probability))
+        axes.plot(x, height, color=colour, linestyle=line, label=curve.label, drawstyle=steps)
 
 
 def risk_coverage(correct: Sequence[tuple[str, NDArray[np.bool_], FloatArray]], policy: Point | None, alt: str) -> Plot:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from workzone.errors import DataError
 from workzone.evaluation.figures import Draws, Part, label_figures, plain, policy_figures
 from workzone.evaluation.inputs import Evaluated
+from workzone.evaluation.promises import Promise, measure_promise
 from workzone.evaluation.style import Palette, Plot
-from workzone.evaluation.summary import SCHEMA_VERSION, Promise, measure_promise
+from workzone.evaluation.summary import SCHEMA_VERSION
 from workzone.files import write_atomic, write_json
 from workzone.metrics import Interval
 from workzone.predictions import FloatArray, IntArray
@@ -193,7 +194,9 @@ def _breaks(measured: list[Measured]) -> tuple[Break, ...]:
 
 
 def write_robustness(found: Robustness, folder: Path) -> None:
-    """Write ``robustness.png`` and ``robustness.json`` into ``folder``."""
+    """Write ``robustness.png`` and ``robustness.json`` into ``folder``, and put them on the report that is there."""
+    from workzone.evaluation.pages import refresh
+
     folder.mkdir(parents=True, exist_ok=True)
     png, _ = robustness_plot(found).render()
     write_atomic(folder / "robustness.png", png)
@@ -218,6 +221,7 @@ def write_robustness(found: Robustness, folder: Path) -> None:
         ],
     }
     write_json(folder / "robustness.json", record)
+    refresh(folder)
 
 
 def robustness_plot(found: Robustness) -> Plot:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from workzone.config.models import EvaluateConfig
-from workzone.decisions.certificate import Guarantee
-from workzone.decisions.types import Code
+from workzone.evaluation.calibrators import Method, on_test, read_methods
+from workzone.evaluation.contrasts import Contrast, contrasts
 from workzone.evaluation.figures import (
     LABEL_FIGURES,
     STATED_FIGURES,
@@ -21,9 +21,10 @@ from workzone.evaluation.figures import (
     plain,
     policy_at_prevalence,
     policy_figures,
-    share,
 )
 from workzone.evaluation.inputs import Evaluated
+from workzone.evaluation.promises import Promise, measure_promises
+from workzone.evaluation.selective import score_figures
 from workzone.metrics import METRICS, Interval, auroc, brier_decomposition, ece_verdict, evaluate
 
 SCHEMA_VERSION = 1
@@ -58,21 +59,6 @@ class SourceRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
-    """A guarantee of the certificate next to what the test images show."""
-
-    risk: str
-    unit: str
-    status: str
-    alpha: float
-    confidence: float
-    sentence: str
-    events: int
-    measured: Interval
-    verdict: str
-
-
-@dataclass(frozen=True, slots=True)
 class Summary:
     """Everything that is reported as a number.
 
@@ -83,12 +69,15 @@ class Summary:
         counts: of the policy: decided, abstained, wrong, missed, false_alarms.
         draws: how intervals are made.
         stated_prevalence: the share of roadwork of ``System.stated``.
-        systems: policy, argmax, and one_view and one_view_policy where the global view was scored.
+        systems: policy, argmax, one_view and one_view_policy where the global view was scored, and policy_score
+            (selective figures only) where the policy abstains by a score of its own.
         sources: every source, largest first.
         macro: mean over the sources with both classes, by system and figure.
         source_auroc: AUROC of ranking images by the share of roadwork in their source, NaN with one class.
         calibration: errors of the probabilities, judged against a calibrated model.
         promises: the certificate against the test images.
+        methods: every calibrator that was tried.
+        contrasts: pairs of ways to answer these images.
         certified: "certified", "not_certifiable" or "none".
     """
 
@@ -105,6 +94,8 @@ class Summary:
     calibration: dict[str, Any]
     promises: tuple[Promise, ...]
     certified: str
+    methods: tuple[Method, ...] = ()
+    contrasts: tuple[Contrast, ...] = ()
 
     @property
     def prevalence(self) -> float:
@@ -146,6 +137,8 @@ class Summary:
             "calibration": plain(self.calibration),
             "promises": [plain({name: getattr(p, name) for name in Promise.__slots__}) for p in self.promises],
             "certified": self.certified,
+            "calibrators": [plain(m.to_dict()) for m in self.methods],
+            "contrasts": [c.to_dict() for c in self.contrasts],
         }
 
 
@@ -153,10 +146,11 @@ def summarise(e: Evaluated, settings: EvaluateConfig, *, seed: int, progress: Ca
     """Compute all figures of ``e``."""
     draws = Draws(settings.resamples, settings.interval, settings.level, settings.by_group, seed)
     part = Part(e.labels, e.probability, e.decisions.codes, e.groups)
+    views = "" if e.one_view is None else ", all views"
     progress("figures with intervals")
     systems = {
-        "policy": _policy(f"policy '{e.policy.get('policy', 'unnamed')}', all views", part, draws, settings.prevalence),
-        "argmax": _argmax("answer at 0.5, all views", part, draws, settings.prevalence),
+        "policy": _policy(f"policy '{e.policy.get('policy', 'unnamed')}'{views}", part, draws, settings.prevalence),
+        "argmax": _argmax(f"answer at 0.5{views}", part, draws, settings.prevalence),
     }
     if e.one_view is not None:
         codes = e.decisions.codes if e.one_view.decisions is None else e.one_view.decisions.codes
@@ -164,6 +158,11 @@ def summarise(e: Evaluated, settings: EvaluateConfig, *, seed: int, progress: Ca
         if e.one_view.decisions is not None:
             systems["one_view_policy"] = _policy("policy, one view", one, draws, settings.prevalence)
         systems["one_view"] = _argmax("answer at 0.5, one view", one, draws, settings.prevalence)
+    if e.confidence is not None:
+        title = f"answer at 0.5, trusted by the policy's score: {e.confidence[0]}"
+        right = e.argmax == e.labels
+        own = score_figures(right, e.confidence[1], e.groups, draws, prevalence=part.prevalence)
+        systems["policy_score"] = System(title, own, {})
     progress("figures by source")
     names, counts = np.unique(e.sources, return_counts=True)
     ordered = [
@@ -185,7 +184,10 @@ def summarise(e: Evaluated, settings: EvaluateConfig, *, seed: int, progress: Ca
     share_of = dict(zip(ordered, (p.prevalence for p in parts), strict=True))
     by_source = np.array([share_of[name] for name in e.sources.tolist()])
     wrong = e.decisions.accepted & (e.decisions.codes != e.labels)
-    promises = tuple(measure_promise(g, part, draws) for g in (e.certificate.guarantees if e.certificate else ()))
+    guarantees = e.certificate.guarantees if e.certificate else ()
+    progress("comparisons")
+    pairs = contrasts(e, draws)
+    promises = measure_promises(guarantees, part, e.decisions, draws)
     return Summary(
         n=len(e),
         n_positive=part.n_positive,
@@ -207,6 +209,8 @@ def summarise(e: Evaluated, settings: EvaluateConfig, *, seed: int, progress: Ca
         calibration=_calibration(e, settings, seed),
         promises=promises,
         certified=_status([p.status for p in promises]),
+        methods=on_test(read_methods(e.calibrators), e.calibrated, e.labels, draws),
+        contrasts=pairs,
     )
 
 
@@ -243,32 +247,3 @@ def _calibration(e: Evaluated, settings: EvaluateConfig, seed: int) -> dict[str,
             "mean_probability": float(np.mean(p)),
         }
     return out
-
-
-def measure_promise(g: Guarantee, part: Part, draws: Draws) -> Promise:
-    """What the test images say about a guarantee, counted by its own unit."""
-    truth, answer = (1, Code.NO_ROADWORK) if g.risk == "false_negative_rate" else (0, Code.ROADWORK)
-    if g.risk not in ("false_negative_rate", "false_positive_rate"):
-        empty = share(
-            np.zeros(0, dtype=bool), part.take(np.zeros(len(part), dtype=bool)), draws, prevalence=part.prevalence
-        )
-        return Promise(
-            g.risk, g.unit, g.status, g.alpha, 1 - g.delta, g.sentence(), 0, empty, "not measured on these images"
-        )
-    among = part.take(part.y == truth)
-    events = among.codes == answer
-    if g.unit == "group" and len(among):
-        names, place = np.unique(among.groups, return_inverse=True)
-        any_event = np.bincount(place, events, len(names)) > 0
-        among = Part(np.full(len(names), truth), np.zeros(len(names)), np.zeros(len(names), dtype=np.int8), names)
-        events = any_event
-    measured = share(events, among, draws, prevalence=part.prevalence)
-    if not len(among):
-        verdict = "not measured: the test images lack this class"
-    elif measured.low > g.alpha:
-        verdict = "above the limit on these images, by more than chance"
-    elif measured.value > g.alpha:
-        verdict = "above the limit on these images, within what chance allows"
-    else:
-        verdict = "at or below the limit on these images"
-    return Promise(g.risk, g.unit, g.status, g.alpha, 1 - g.delta, g.sentence(), int(events.sum()), measured, verdict)

@@ -74,10 +74,15 @@ def cautions(e: Evaluated, s: Summary, slices: Slices) -> list[str]:
 def _promises(e: Evaluated, s: Summary) -> list[str]:
     found = [
         f"On these images the {p.risk.replace('_', ' ')} is {percent(p.measured)} ({p.events} of "
-        f"{count(p.measured.n, p.unit)}), {p.verdict.split(' on')[0]} of {p.alpha:.1%} that the certificate names: "
-        + ("more than chance explains." if "more" in p.verdict else "chance may explain it.")
+        f"{count(p.measured.n, p.unit)}), above the limit of {p.alpha:.1%} that the certificate names: "
+        + ("more than chance explains." if p.beyond_chance else "chance may explain it.")
+        + (
+            " The promise is about the mean over draws of the certification images; a single draw may be above."
+            if p.kind == "expectation"
+            else ""
+        )
         for p in s.promises
-        if p.verdict.startswith("above")
+        if p.above
     ]
     if e.certificate is not None:
         found += e.certificate.warnings

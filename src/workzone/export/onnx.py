@@ -38,12 +38,8 @@ def export_backbone(backbone: Backbone, folder: Path) -> Path:
         ValueError: the backbone carries adapters that were not merged.
         MissingExtraError: onnx or onnxscript is not installed.
     """
-    if any("lora_" in name for name, _ in backbone.named_parameters()):
-        raise ValueError("merge the adapters before the export")
-    size = backbone.image_size
-    pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    n = torch.export.Dim("n", min=1, max=_BATCH)
-    content = _export(backbone, (pixels,), {"pixels": {0: n}}, ["pixels"], ["embeddings"])
+    example, shapes = backbone_example(backbone)
+    content = _export(backbone, example, shapes, list(shapes), ["embeddings"])
     return _write(folder / BACKBONE_FILE, content)
 
 
@@ -54,14 +50,34 @@ def export_head(head: nn.Module, folder: Path) -> Path:
     Raises:
         MissingExtraError: onnx or onnxscript is not installed.
     """
+    example, shapes = head_example(head)
+    content = _export(head, example, shapes, list(shapes), ["log_odds", "view_log_odds", "weights"])
+    return _write(folder / HEAD_FILE, content)
+
+
+def backbone_example(backbone: Backbone) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """Views to trace a backbone with, and which of their sizes may vary; raises ValueError for unmerged adapters."""
+    if any("lora_" in name for name, _ in backbone.named_parameters()):
+        raise ValueError("merge the adapters before the export")
+    size = backbone.image_size
+    pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    return (pixels,), {"pixels": {0: torch.export.Dim("n", min=1, max=_BATCH)}}
+
+
+def head_example(head: nn.Module) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """Embeddings, boxes and mask to trace a head with, and which of their sizes may vary."""
     dim = int(head.dim)  # type: ignore[arg-type]
     example = (torch.zeros(2, 3, dim), torch.zeros(2, 3, 4), torch.ones(2, 3, dtype=torch.bool))
     b, v = torch.export.Dim("b", min=1, max=_BATCH), torch.export.Dim("v", min=1, max=_VIEWS)
-    names = ["embeddings", "boxes", "mask"]
-    content = _export(
-        head, example, {name: {0: b, 1: v} for name in names}, names, ["log_odds", "view_log_odds", "weights"]
-    )
-    return _write(folder / HEAD_FILE, content)
+    return example, {name: {0: b, 1: v} for name in ("embeddings", "boxes", "mask")}
+
+
+def frozen_copy(module: nn.Module) -> nn.Module:
+    """A copy on the CPU, in evaluation mode, without gradients."""
+    plain = copy.deepcopy(module).to("cpu").eval()
+    for parameter in plain.parameters():
+        parameter.requires_grad_(False)
+    return plain
 
 
 def _export(
@@ -76,10 +92,8 @@ def _export(
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(error.name or "onnx", "train", feature="export to ONNX") from error
-    plain = copy.deepcopy(module).to("cpu").eval()
-    for parameter in plain.parameters():
-        parameter.requires_grad_(False)
-    with _silence(), torch.no_grad():
+    plain = frozen_copy(module)
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             plain,
             example,
@@ -129,7 +143,7 @@ def _write(target: Path, content: bytes) -> Path:
 
 
 @contextlib.contextmanager
-def _silence() -> Any:
+def quiet() -> Any:
     """Keep the exporter's progress lines and its warnings about its own internals off the screen."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     levels = [logger.level for logger in loggers]

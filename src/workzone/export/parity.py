@@ -35,13 +35,14 @@ class Comparison:
         return asdict(self)
 
     def require(self, tolerance: float, *, where: str) -> None:
-        """Raise CheckFailedError when log-odds differ by more than ``tolerance``."""
+        """Raise CheckFailedError when log-odds differ by more than ``tolerance``, which stops a run."""
         worst = self.outputs["log_odds"].largest
         if not worst <= tolerance:
             raise CheckFailedError(
                 f"log-odds differ by up to {worst:.2g}, the tolerance is {tolerance:.2g}",
                 where=where,
-                fix="export again; if it stays, this engine must not be used for this network",
+                fix="export again; if it stays, this engine must not be used for this network, "
+                "unless you know why they differ and raise export.tolerance",
             )
 
 

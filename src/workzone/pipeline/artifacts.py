@@ -30,8 +30,9 @@ class Artifacts:
     @property
     def folders(self) -> list[Path]:
         """Everything that phases write lies in one of these."""
-        names = ("prepare", "train", "fuse", "export", "calibrate", "decide", "evaluate", "bundle", "variants")
-        return [self.root / name for name in names]
+        early = ("prepare", "pretrain", "augment", "train", "fuse", "export")
+        late = ("calibrate", "decide", "evaluate", "bundle", "variants", "score")
+        return [self.root / name for name in (*early, *late)]
 
     @property
     def tracking(self) -> Path:
@@ -57,6 +58,41 @@ class Artifacts:
     def splits(self) -> Path:
         """Split roles."""
         return self.root / "prepare" / "splits.json"
+
+    @property
+    def pretrain(self) -> Path:
+        """Folder of phase pretrain; checkpoints are kept here."""
+        return self.root / "pretrain"
+
+    @property
+    def pretrained(self) -> list[Path]:
+        """Weights of the pretrained backbone, and what they belong to."""
+        return [self.pretrain / "backbone.safetensors", self.pretrain / "backbone.json"]
+
+    @property
+    def pretrain_metrics(self) -> Path:
+        """Curve of phase pretrain."""
+        return self.pretrain / "pretrain.json"
+
+    @property
+    def pool(self) -> Path:
+        """Images that phase pretrain learns from."""
+        return self.pretrain / "images.parquet"
+
+    @property
+    def augment(self) -> Path:
+        """Folder of phase augment; its trials are kept here."""
+        return self.root / "augment"
+
+    @property
+    def augmentation(self) -> Path:
+        """Which augmentation phase train takes, and why."""
+        return self.augment / "policy.json"
+
+    @property
+    def trials(self) -> Path:
+        """Every trial of phase augment."""
+        return self.augment / "trials.csv"
 
     @property
     def train(self) -> Path:
@@ -141,6 +177,10 @@ class Artifacts:
         """What is promised."""
         return self.root / "decide" / variant / "certificate.json"
 
+    def uncertainty(self, variant: str) -> Path:
+        """How well measures of uncertainty and failure gates find mistakes."""
+        return self.root / "decide" / variant / "uncertainty.json"
+
     @property
     def evaluate(self) -> Path:
         """Figures, plots and the report of the main variant."""
@@ -164,6 +204,11 @@ class Artifacts:
     def test_scores(self) -> Path:
         """Scores and decisions on val_test."""
         return self.evaluate / "predictions.parquet"
+
+    @property
+    def held_out(self) -> Path:
+        """Scores of the fold that a cell of an ablation holds out."""
+        return self.root / "score" / "held_out.parquet"
 
     @property
     def bundle(self) -> Path:

@@ -62,8 +62,13 @@ def run_pipeline(
         ArtifactError: an input is missing and no phase of this run makes it, a phase did not write what it declared, or
             the disk is full.
     """
+    known = [p.name for p in phases]
+    phases = [p for p in phases if p.wanted is None or p.wanted(config)]
     names = [p.name for p in phases]
     for name in (to, start):
+        if name in known and name not in names:
+            key = "set augment.search=true" if name == "augment" else f"set a method, such as {name}.method"
+            raise ConfigError(f"phase {name!r} is switched off", fix=key)
         if name is not None and name not in names:
             raise ConfigError(f"there is no phase {name!r}", fix=f"the phases are {', '.join(names)}")
     last = names.index(to) + 1 if to else len(names)

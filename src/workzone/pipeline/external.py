@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from workzone.bundle import Detector
+from workzone.data.hours import HOUR_BAND, hour_bands
 from workzone.data.sources.build import build_manifest
-from workzone.decisions import apply_policy
+from workzone.decisions import Decision
+from workzone.decisions.types import together
 from workzone.errors import DataError, ImageError
 from workzone.evaluation.inputs import Evaluated
+from workzone.evaluation.selective import policy_confidence
+from workzone.pipeline.overlay import overlay_of
 from workzone.pipeline.phase import Progress
 from workzone.predictions import Predictions, pad_rows
 
@@ -33,14 +37,21 @@ def evaluate_bundle_inputs(bundle: Path, data: Path, *, threads: int, progress: 
     def fail(index: int, error: ImageError) -> None:
         raise DataError(f"an image can no longer be read: {error.what}", where=str(paths[index])) from error
 
+    columns = {c: np.array(frame[c].to_list(), dtype=object) for c in frame.columns if c not in ("id", "label", "path")}
+    needed = detector.calibrator.needs
+    if HOUR_BAND in needed and HOUR_BAND not in columns:
+        columns[HOUR_BAND] = hour_bands(columns, len(paths))
     log_odds = np.empty(len(paths))
+    answers: list[Decision] = []
     views: list[list[float]] = []
     with progress.bar("scoring images") as advance:
-        for index, decision in detector.predict(paths, on_error=fail, workers=threads):
+        for index, decision in detector.predict(
+            paths, on_error=fail, workers=threads, columns={c: columns[c] for c in needed if c in columns}
+        ):
+            answers.append(decision)
             log_odds[index] = decision.log_odds
             views.append([view.log_odds for view in decision.views])
             advance(index + 1, len(paths))
-    columns = {c: np.array(frame[c].to_list(), dtype=object) for c in frame.columns if c not in ("id", "label", "path")}
     predictions = Predictions(
         ids=np.array(frame["id"].to_list(), dtype=np.str_),
         log_odds=log_odds,
@@ -48,12 +59,15 @@ def evaluate_bundle_inputs(bundle: Path, data: Path, *, threads: int, progress: 
         labels=frame["label"].cast(int).to_numpy().astype(np.int64),
         columns={**columns, "path": np.array([str(p) for p in paths])},
     )
-    probability = detector.calibrator(log_odds)
+    # What stopped early can be decided by its cascade only while it is looked at.
+    decided = together(answers)
     return Evaluated(
         predictions=predictions,
-        probability=probability,
-        decisions=apply_policy(detector.policy, probability, predictions.view_log_odds),
+        probability=decided.probability,
+        decisions=decided,
         policy=detector.policy.to_dict(),
+        confidence=policy_confidence(detector.policy, decided.probability, predictions.view_log_odds),
         certificate=detector.certificate,
         meta={"bundle": detector.manifest.name, "engine": detector.certificate.engine, "data": str(data)},
+        overlay=overlay_of(detector),
     )

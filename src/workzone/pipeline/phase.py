@@ -35,6 +35,7 @@ class PhaseSpec:
         roles: split roles it may open.
         run: does the work.
         outside: hash of what it reads outside the run folder, if anything.
+        wanted: whether a configuration has this phase at all; None for always.
     """
 
     name: str
@@ -45,6 +46,7 @@ class PhaseSpec:
     roles: tuple[Role, ...]
     run: Callable[[Context], None]
     outside: Callable[[RunConfig], str] | None = None
+    wanted: Callable[[RunConfig], bool] | None = None
 
 
 class Progress:

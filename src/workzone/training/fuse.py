@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,22 @@ import torch
 from numpy.typing import NDArray
 
 from workzone.config.models import FuseConfig
+from workzone.errors import ConfigError
 from workzone.models.aggregators import Aggregator, Ensemble, create_aggregator
 from workzone.models.standardise import Standardise
 from workzone.predictions import FloatArray
 from workzone.training.features import Features, require_roles
-from workzone.training.loop import Fit, LoopSettings, Metric, TensorFeatures, evaluate, train_head
+from workzone.training.instance import guess_instances
+from workzone.training.loop import (
+    Fit,
+    LoopSettings,
+    Metric,
+    TensorFeatures,
+    evaluate,
+    gain,
+    image_difficulty,
+    train_head,
+)
 
 Progress = Callable[[int, int], None]
 
@@ -28,20 +41,24 @@ class HeadFit:
         head: the ensemble, in evaluation mode.
         scores: selection figures of the ensemble on the selection images.
         members: one ``Fit`` per member.
+        rounds: selection figures of each round of training on guessed tiles, with the number of tiles it called
+            roadwork and the one that was kept; empty without such rounds.
     """
 
     head: Ensemble
     scores: dict[str, float]
     members: tuple[Fit, ...]
+    rounds: tuple[dict[str, float], ...] = ()
 
     def metrics(self) -> dict[str, Any]:
         """The figures as JSON values."""
-        return {
+        shown: dict[str, Any] = {
             "val_select": self.scores,
             "members": [
                 {"best_epoch": m.best_epoch, "epochs": len(m.history), "val_select": m.best} for m in self.members
             ],
         }
+        return shown | ({"rounds": list(self.rounds)} if self.rounds else {})
 
 
 def fit_aggregator(
@@ -57,6 +74,9 @@ def fit_aggregator(
     options: dict[str, Any] | None = None,
 ) -> HeadFit:
     """Train ``config.members`` aggregators from different seeds; the result is their mean.
+
+    With ``config.refine_rounds`` the training is repeated with labels of single tiles that the round before guessed on
+    the training images; the round that is best on the selection images is kept.
 
     Args:
         train: features of role train.
@@ -83,14 +103,48 @@ def fit_aggregator(
         view_dropout=config.view_dropout,
         metric=metric,
         pos_weight=pos_weight,
+        mixup=config.mixup,
+        instance_weight=config.instance_weight,
+        loss=config.loss,
+        optimizer=config.optimizer,
+        class_balance=config.class_balance,
+        curriculum=config.curriculum,
+        adapt_every=config.mixture_every if config.mixture == "adaptive" else 0,
+        dann=config.dann,
     )
+    if config.backend == "flex" and config.aggregator == "view_attention" and torch.device(device).type != "cuda":
+        raise ConfigError(
+            f"FlexAttention has no backward pass on {device}",
+            where="fuse.backend",
+            fix="train with backend sdpa, which gives the same numbers, or on CUDA",
+        )
+    rounds = 1 + config.refine_rounds
 
-    def make() -> Aggregator:
-        return create_aggregator(config, train.dim, **(options or {}))
+    def fit(data: Features, done: int) -> HeadFit:
+        turn = itertools.count()
 
-    return fit_members(
-        train, select, make, settings, seed=seed, members=config.members, device=device, progress=progress
-    )
+        def make() -> Aggregator:
+            return create_aggregator(config, train.dim, member=next(turn), **(options or {}))
+
+        def report(count: int, members: int) -> None:
+            if progress is not None:
+                progress(done * members + count, rounds * members)
+
+        return fit_members(
+            data, select, make, settings, seed=seed, members=config.members, device=device, progress=report
+        )
+
+    best = now = fit(train, 0)
+    rows, kept = [now.scores | {"tiles": 0.0}], 0
+    for done in range(1, rounds):
+        guessed = guess_instances(train, score_views(now.head, train, device=device))
+        now = fit(replace(train, instances=guessed), done)
+        rows.append(now.scores | {"tiles": float((guessed == 1).sum())})
+        if gain(metric, now.scores) > gain(metric, best.scores):
+            best, kept = now, done
+    if rounds == 1:
+        return best
+    return replace(best, rounds=tuple(row | {"kept": float(i == kept)} for i, row in enumerate(rows)))
 
 
 def fit_members(
@@ -118,7 +172,9 @@ def fit_members(
             torch.manual_seed(member_seed)
             model = make().to(where)
         model.standardise.load_state_dict(standardise.state_dict())
-        model.set_prior(train.prevalence)
+        model.set_prior(train.prevalence, views=max(1, round(float(train.mask.sum(axis=1).mean()))))
+        if settings.curriculum and data.difficulty is None:
+            data = replace(data, difficulty=image_difficulty(copy.deepcopy(model), data, held, settings, member_seed))
         fits.append(train_head(model, data, held, settings, seed=member_seed))
         models.append(model)
         if progress is not None:
@@ -135,9 +191,18 @@ def balanced_pos_weight(labels: NDArray[np.int64]) -> float:
     return (len(labels) - positives) / positives
 
 
-@torch.no_grad()
 def score_features(head: Ensemble, data: Features, *, device: str = "cpu", batch_size: int = 1024) -> FloatArray:
     """Log-odds (B,) of ``head`` on ``data``, of any role."""
+    return _outputs(head, data, device, batch_size)[0]
+
+
+def score_views(head: Ensemble, data: Features, *, device: str = "cpu", batch_size: int = 1024) -> FloatArray:
+    """Log-odds (B, V) of the views of ``data`` by ``head``, strongly negative where there is no view."""
+    return _outputs(head, data, device, batch_size)[1]
+
+
+@torch.no_grad()
+def _outputs(head: Ensemble, data: Features, device: str, batch_size: int) -> tuple[FloatArray, FloatArray]:
     where = torch.device(device)
     head = head.to(where).eval()
     parts = []
@@ -146,5 +211,6 @@ def score_features(head: Ensemble, data: Features, *, device: str = "cpu", batch
         mask = torch.from_numpy(data.mask[rows].copy()).to(where)
         embeddings = torch.from_numpy(data.embeddings[rows].astype("float32")).to(where)
         embeddings = torch.where(mask.unsqueeze(-1), embeddings, 0.0)
-        parts.append(head(embeddings, torch.from_numpy(data.boxes[rows].astype("float32")).to(where), mask)[0])
-    return torch.cat(parts).cpu().numpy().astype(np.float64)
+        parts.append(head(embeddings, torch.from_numpy(data.boxes[rows].astype("float32")).to(where), mask)[:2])
+    scores, views = (torch.cat(part).cpu().numpy().astype(np.float64) for part in zip(*parts, strict=True))
+    return scores, views

@@ -9,18 +9,25 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from workzone.errors import DataError
 from workzone.models.aggregators import Aggregator
 from workzone.models.standardise import Standardise
 from workzone.training.features import Features
-from workzone.training.optim import make_optimizer, make_schedule
+from workzone.training.losses import Loss, Need, create_loss, require
+from workzone.training.losses.hidden import score_layer
+from workzone.training.mixture import adapt, first_shares, make_adversary
+from workzone.training.objective import bag_loss
+from workzone.training.optimisers import backward, find_method, make_optimizer, make_schedule
+from workzone.training.sampling import class_weights, easiest, epoch_rows, pace
 from workzone.training.selection import select_scores
+from workzone.training.weighted import draw_rows
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +46,15 @@ class LoopSettings:
             0.223 and a test MCC of 0.80 (deviation 0.035), 0.80 (0.046) and 0.78 (0.10).
         min_delta: gain that counts as better for the patience.
         pos_weight: weight of a roadwork image in the loss; None for 1, so that scores keep the prevalence.
+        mixup: alpha of MixUp between the embeddings of two images, 0 for none.
+        instance_weight: weight of the labels of single views, where ``Features`` has any.
+        loss: text of ``create_loss``.
+        optimizer: member of ``OPTIMISERS``.
+        class_balance: let both classes count the same, by weights in the loss or by drawing.
+        curriculum: share of the epochs that go from easy images to all.
+        adapt_every: epochs after which the shares of data sets follow their losses, 0 for never.
+        dann: weight of the domain-adversarial term, 0 for none.
+        where: section of the configuration, for messages.
     """
 
     epochs: int
@@ -53,6 +69,15 @@ class LoopSettings:
     min_delta: float = 1e-4
     metric: Metric = "nll"
     pos_weight: float | None = None
+    mixup: float = 0.0
+    instance_weight: float = 0.0
+    loss: str = "cross_entropy"
+    optimizer: str = "adamw"
+    class_balance: Literal["none", "weights", "sampler"] = "none"
+    curriculum: float = 0.0
+    adapt_every: int = 0
+    dann: float = 0.0
+    where: str = "fuse"
 
 
 @dataclass(slots=True)
@@ -72,6 +97,12 @@ class TensorFeatures:
     boxes: Tensor
     mask: Tensor
     labels: Tensor
+    weights: Tensor | None = None
+    instances: Tensor | None = None
+    groups: Tensor | None = None
+    difficulty: Tensor | None = None
+    draw: Tensor | None = None
+    sets: Tensor | None = None
 
     @classmethod
     def of(cls, data: Features, standardise: Standardise, device: torch.device) -> TensorFeatures:
@@ -82,7 +113,15 @@ class TensorFeatures:
             embeddings = torch.where(mask.unsqueeze(-1), embeddings, 0.0)
         boxes = torch.from_numpy(data.boxes.astype("float32"))
         labels = torch.from_numpy(data.labels.astype("float32"))
-        return cls(embeddings.to(device), boxes.to(device), mask.to(device), labels.to(device))
+        weights, instances = (
+            None if part is None else torch.from_numpy(part.astype("float32")).to(device)
+            for part in (data.weights, data.instances)
+        )
+        groups = None if data.groups is None else torch.from_numpy(data.groups.astype("int64")).to(device)
+        known = embeddings.to(device), boxes.to(device), mask.to(device), labels.to(device)
+        draw = None if data.draw is None else torch.from_numpy(data.draw.astype("float64"))
+        sets = None if data.sets is None else torch.from_numpy(data.sets.astype("int64")).to(device)
+        return cls(*known, weights=weights, instances=instances, groups=groups, draw=draw, sets=sets)
 
 
 def gain(metric: Metric, scores: Row) -> float:
@@ -104,30 +143,64 @@ def train_head(
     The same seed gives the same weights on the same machine; torch's global generator is left as it was.
     """
     fit, stale, best_gain, state = Fit(), 0, -float("inf"), copy.deepcopy(model.state_dict())
-    n = len(train.labels)
-    steps = -(-n // settings.batch_size)
-    optimizer = make_optimizer([(model, settings.lr)], weight_decay=settings.weight_decay)
-    schedule = make_schedule(optimizer, total=steps * settings.epochs, warmup=settings.warmup, min_lr=settings.min_lr)
-    weight = None if settings.pos_weight is None else torch.tensor(settings.pos_weight, device=train.labels.device)
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    if settings.class_balance == "weights":
+        weights = class_weights(train.labels)
+        train = replace(train, weights=weights if train.weights is None else weights * train.weights)
+    loss = head_loss(model, train, settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adversary = make_adversary(model, train, settings)
+    trained = [model, loss] if adversary is None else [model, loss, adversary.term]
+    shares = first_shares(train, settings)
+    admitted = [admit(train, settings, epoch) for epoch in range(settings.epochs)]
+    total_steps = sum(-(-(len(train.labels) if a is None else len(a)) // settings.batch_size) for a in admitted)
+    method = find_method(settings.optimizer, where=f"{settings.where}.optimizer")
+    optimizer = make_optimizer(
+        [(part, settings.lr) for part in trained],
+        weight_decay=settings.weight_decay,
+        name=settings.optimizer,
+        total=total_steps,
+        warmup=settings.warmup,
+    )
+    schedule = make_schedule(
+        optimizer, total=total_steps, warmup=settings.warmup, min_lr=settings.min_lr, scheduled=method.scheduled
+    )
+    parameters = [p for part in trained for p in part.parameters() if p.requires_grad]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for epoch in range(settings.epochs):
             model.train()
+            method.set_mode(optimizer, training=True)
             total = 0.0
-            for rows in torch.split(torch.randperm(n).to(train.labels.device), settings.batch_size):
-                mask = hide_views(train.mask[rows], settings.view_dropout)
-                log_odds, _, _ = model.combine(train.embeddings[rows], train.boxes[rows], mask)
-                loss = F.binary_cross_entropy_with_logits(log_odds, train.labels[rows], pos_weight=weight)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                if settings.clip:
-                    torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-                optimizer.step()
+            if train.draw is not None:
+                order = draw_rows(train.draw, len(train.labels))
+            else:
+                order = epoch_rows(
+                    train.labels,
+                    admitted[epoch],
+                    groups=train.groups if "groups" in loss.needs else None,
+                    balanced=settings.class_balance == "sampler",
+                )
+            for rows in torch.split(order.to(train.labels.device), settings.batch_size):
+
+                def closure(rows: Tensor = rows, epoch: int = epoch, data: TensorFeatures = train) -> Tensor:
+                    mask = hide_views(data.mask[rows], settings.view_dropout)
+                    value = bag_loss(model, data, rows, mask, settings, loss=loss, epoch=epoch, adversary=adversary)
+                    optimizer.zero_grad(set_to_none=True)
+                    backward(value, create_graph=method.wants_graph(optimizer))
+                    if settings.clip:
+                        torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+                    return value.detach()
+
+                total += float(optimizer.step(closure)) * len(rows)  # type: ignore[arg-type]
                 schedule.step()
-                total += float(loss.detach()) * len(rows)
+            method.set_mode(optimizer, training=False)
             scores = evaluate([model], select)
-            fit.history.append({"epoch": float(epoch), "train_loss": total / n} | scores)
+            fit.history.append({"epoch": float(epoch), "train_loss": total / len(order)} | scores)
+            if shares is not None and (epoch + 1) % settings.adapt_every == 0:
+                train, shares = adapt(train, shares, score([model], train))
+            if shares is not None:
+                fit.history[-1] |= {f"share_{k}": float(s) for k, s in enumerate(shares)}
             if on_epoch is not None:
                 on_epoch(epoch, model)
             now = gain(settings.metric, scores)
@@ -137,12 +210,56 @@ def train_head(
                 state = copy.deepcopy(model.state_dict())
             else:
                 stale += 1
+            if admitted[epoch] is not None:
+                stale = 0  # patience is for trainings that have seen every image
             if stale >= settings.patience:
                 break
     model.load_state_dict(state)
     model.eval()
     log.debug("head trained: %d epochs, best %d, %s", len(fit.history), fit.best_epoch, fit.best)
     return fit
+
+
+def head_loss(model: Aggregator, train: TensorFeatures, settings: LoopSettings) -> Loss:
+    """The loss of ``settings``, checked against what ``model`` and ``train`` can give it.
+
+    Raises:
+        ConfigError: it needs an embedding, drives or stages that are not there, or cannot take mixed labels.
+        DataError: it ranks within drives, and no drive has images of both labels.
+    """
+    where = f"{settings.where}.loss"
+    layer = score_layer(model)
+    loss = create_loss(
+        settings.loss, dim=None if layer is None else layer.in_features, pos_weight=settings.pos_weight, where=where
+    ).to(train.labels.device)
+    given: set[Need] = {"embeddings"} if layer is not None else set()
+    given |= {"groups"} if train.groups is not None else set()
+    given |= {"stages"} if train.mask.shape[1] > 1 else set()
+    require(loss, given, soft_labels=bool(settings.mixup), where=where)
+    if train.groups is not None and "groups" in loss.needs:
+        positive = set(train.groups[train.labels > 0.5].tolist())
+        if not positive & set(train.groups[train.labels < 0.5].tolist()):
+            raise DataError(
+                "no drive of the training images has both labels, so there is nothing to rank",
+                where=where,
+                fix="name the drive in the column group, or rank within batches by lcron(items=batch)",
+            )
+    return loss
+
+
+def admit(train: TensorFeatures, settings: LoopSettings, epoch: int) -> Tensor | None:
+    """Rows that ``epoch`` of a curriculum may show, None for all."""
+    if train.difficulty is None or (share := pace(epoch, settings.epochs, settings.curriculum)) >= 1.0:
+        return None
+    return easiest(train.difficulty, train.labels, share)
+
+
+def image_difficulty(
+    model: Aggregator, train: TensorFeatures, select: TensorFeatures, settings: LoopSettings, seed: int
+) -> Tensor:
+    """Cross-entropy (N,) of each training image by ``model`` after a training without a curriculum."""
+    train_head(model, train, select, replace(settings, curriculum=0.0), seed=seed)
+    return F.binary_cross_entropy_with_logits(score([model], train), train.labels, reduction="none")
 
 
 def hide_views(mask: Tensor, share: float) -> Tensor:

@@ -41,6 +41,9 @@ def fit_probe(
         clip=config.clip,
         metric=metric,
         pos_weight=pos_weight,
+        loss=config.loss,
+        optimizer=config.optimizer,
+        where="train",
     )
 
     def make() -> Aggregator:

@@ -13,6 +13,7 @@ import torch
 
 from workzone.config.models import TrackingConfig, TrainConfig
 from workzone.errors import ConfigError, MissingExtraError
+from workzone.training.distributed import world
 
 if TYPE_CHECKING:
     import lightning as L
@@ -50,21 +51,19 @@ def make_trainer(
     *,
     monitor: str,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    devices: int = 1,
-    nodes: int = 1,
     tracking: TrackingConfig | None = None,
     callbacks: Sequence[Any] = (),
     progress: bool | None = None,
 ) -> L.Trainer:
     """Trainer with early stopping, best and last checkpoints below ``folder``, loggers, EMA and progress bar.
 
+    Under torch's launcher it is one of its processes: DDP, or FSDP2 where ``config.strategy`` says so.
+
     Args:
         config: epochs, precision, clipping, accumulation, patience, checkpoints kept, EMA, determinism.
         folder: receives ``checkpoints/`` and the files of the csv and tensorboard loggers.
         monitor: logged figure that selects, larger is better.
         device: where to train.
-        devices: devices on this machine.
-        nodes: machines; torch's launcher starts the processes.
         tracking: loggers; None for csv alone.
         callbacks: further Lightning callbacks.
         progress: show a bar; None shows it on a terminal only.
@@ -77,6 +76,19 @@ def make_trainer(
     from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 
     kind = pick_device(device)
+    _, size, local = world()
+    precision = pick_precision(config.precision, kind)
+    strategy: Any = "auto"
+    if size > 1 and config.strategy == "fsdp2":
+        from lightning.pytorch.strategies import ModelParallelStrategy
+
+        strategy = ModelParallelStrategy(
+            data_parallel_size=size, tensor_parallel_size=1, save_distributed_checkpoint=False
+        )
+        # The sharded modules cast by themselves.
+        precision = "32-true"
+    elif size > 1:
+        strategy = "ddp"
     own: list[Any] = [
         EarlyStopping(monitor, mode="max", min_delta=config.min_delta, patience=config.patience),
         ModelCheckpoint(
@@ -104,10 +116,11 @@ def make_trainer(
     quiet()
     return L.Trainer(
         accelerator="gpu" if kind == "cuda" else "cpu",
-        devices=devices,
-        num_nodes=nodes,
-        strategy="ddp" if devices * nodes > 1 else "auto",
-        precision=pick_precision(config.precision, kind),
+        devices=local,
+        num_nodes=size // local,
+        strategy=strategy,
+        use_distributed_sampler=False,
+        precision=precision,
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip or None,
@@ -169,5 +182,11 @@ def quiet() -> None:
     """Silence Lightning's announcements and its advice on settings that are deliberate here."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for text in (".*does not have many workers.*", ".*exists and is not empty.*", ".*treespec.*", ".*LeafSpec.*"):
+    for text in (
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*treespec.*",
+        ".*LeafSpec.*",
+        ".*WeightAveraging callback.*",
+    ):
         warnings.filterwarnings("ignore", text)

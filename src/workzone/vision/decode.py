@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from workzone.errors import ImageError
-from workzone.vision.formats import ACCEPTED, is_cut_short, open_header, sniff, webp_size
+from workzone.vision.formats import ACCEPTED, is_cut_short, open_header, sniff, stated_size
 from workzone.vision.reasons import Reason, image_error
 
 MAX_PIXELS = 120_000_000
@@ -99,7 +99,7 @@ def _from_bytes(data: bytes, where: str, max_pixels: int, min_side: int | None) 
         raise image_error(Reason.NOT_AN_IMAGE, where)
     image: ImageFile | None = None
     try:
-        if kind == "WEBP" and (size := webp_size(data)):
+        if size := stated_size(kind, data):
             _check_size(size, where, max_pixels)
         image = open_header(kind, data)
         _check_size(image.size, where, max_pixels)

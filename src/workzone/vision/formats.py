@@ -93,6 +93,19 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
+def png_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height from a PNG header, or None; the PNG reader wants to see pixels before it tells the size."""
+    if len(data) < 24 or data[12:16] != b"IHDR":
+        return None
+    width, height = struct.unpack_from(">II", data, 16)
+    return width, height
+
+
+def stated_size(kind: str, data: bytes) -> tuple[int, int] | None:
+    """Size that the first bytes state, for formats whose reader does more than read the header; else None."""
+    return webp_size(data) if kind == "WEBP" else png_size(data) if kind == "PNG" else None
+
+
 def open_header(kind: str, data: bytes) -> ImageFile:
     """Parse the header of ``data`` as format ``kind``; no pixel is decoded. Raises whatever the parser raises."""
     return _PLUGINS[kind](io.BytesIO(data))

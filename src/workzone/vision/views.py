@@ -8,6 +8,7 @@ three tiles of 224 with overlap 0.125). Tiles are never mirrored top to bottom: 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,25 +88,55 @@ def make_views(image: Image.Image, pre: Preprocessing) -> tuple[Pixels, Boxes]:
     Raises:
         ValueError: the picture is not RGB; ``decode`` makes it so.
     """
-    if image.mode != "RGB":
-        raise ValueError(f"make_views needs an RGB picture, not {image.mode}; pass it through decode first")
-    spec, size = pre.views, pre.image_size
-    where = boxes(spec, image.width, image.height, image_size=size)
-    pixels = np.empty((len(where), size, size, 3), dtype=np.uint8)
-    half = len(where) // 2 if spec.flip else len(where)
-    for view, scale in enumerate(_ordered(spec.scales)):
-        pixels[view] = _scaled(image, scale, pre)
-    rows, cols = grid(spec, image.width, image.height, image_size=size)
-    if rows:
+    cutter = Cutter(image, pre)
+    return cutter.cut(range(len(cutter.boxes))), cutter.boxes
+
+
+class Cutter:
+    """Cuts views of one RGB picture when they are asked for; what several views share is made once.
+
+    Attributes:
+        boxes: float32 (V, 4) of all views, as ``boxes`` gives them.
+
+    Raises:
+        ValueError: the picture is not RGB; ``decode`` makes it so.
+    """
+
+    def __init__(self, image: Image.Image, pre: Preprocessing) -> None:
+        if image.mode != "RGB":
+            raise ValueError(f"views are cut from RGB pictures, not {image.mode}; pass it through decode first")
+        self.image, self.pre = image, pre
+        self.boxes = boxes(pre.views, image.width, image.height, image_size=pre.image_size)
+        self._scales = _ordered(pre.views.scales)
+        self._whole: dict[int, Pixels] = {}
+        self._canvas: Pixels | None = None
+
+    def cut(self, views: Sequence[int]) -> Pixels:
+        """Pixels (K, S, S, 3) of the K ``views`` with these numbers."""
+        size, spec = self.pre.image_size, self.pre.views
+        half = len(self.boxes) // 2 if spec.flip else len(self.boxes)
+        pixels = np.empty((len(views), size, size, 3), dtype=np.uint8)
+        for row, view in enumerate(views):
+            if not 0 <= view < len(self.boxes):
+                raise ValueError(f"there is no view {view} of {len(self.boxes)}")
+            plain = self._plain(view % half)
+            pixels[row] = plain[:, ::-1] if view >= half else plain
+        return pixels
+
+    def _plain(self, view: int) -> Pixels:
+        """View ``view`` (S, S, 3), not mirrored."""
+        if view < len(self._scales):
+            if view not in self._whole:
+                self._whole[view] = _scaled(self.image, self._scales[view], self.pre)
+            return self._whole[view]
+        size, spec = self.pre.image_size, self.pre.views
         step = _step(spec, size)
-        # One resize and slices: a fifth faster than a resize for each tile, and overlaps are equal to the last bit.
-        canvas = _resize(image, (size + (cols - 1) * step, size + (rows - 1) * step), pre)
-        for tile in range(rows * cols):
-            y, x = tile // cols * step, tile % cols * step
-            pixels[len(spec.scales) + tile] = canvas[y : y + size, x : x + size]
-    if spec.flip:
-        pixels[half:] = pixels[:half, :, ::-1]
-    return pixels, where
+        rows, cols = grid(spec, self.image.width, self.image.height, image_size=size)
+        if self._canvas is None:
+            # One resize and slices: a fifth faster than a resize for each tile, and overlaps are equal to the last bit.
+            self._canvas = _resize(self.image, (size + (cols - 1) * step, size + (rows - 1) * step), self.pre)
+        y, x = (i * step for i in divmod(view - len(self._scales), cols))
+        return self._canvas[y : y + size, x : x + size]
 
 
 def needed_side(pre: Preprocessing) -> int:

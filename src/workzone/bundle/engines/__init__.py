@@ -21,8 +21,13 @@ __all__ = ["ENGINES", "Engine", "Scores", "network_files", "open_engine"]
 def open_engine(
     name: str, folder: Path, *, precision: str, device: str = "cpu", threads: int = 0, head: bool = True
 ) -> Engine:
-    """Open engine ``name`` on the network in ``folder``; raises BundleError for an unknown name."""
-    return _member(name).open(folder, precision=precision, device=device, threads=threads, head=head)
+    """Open engine ``name`` on the network in ``folder``; raises BundleError for an unknown name or precision."""
+    member = _member(name)
+    if precision not in member.precisions:
+        raise BundleError(
+            f"engine {name} has no precision {precision!r}", fix=f"it knows: {', '.join(member.precisions)}"
+        )
+    return member.open(folder, precision=precision, device=device, threads=threads, head=head)
 
 
 def network_files(name: str) -> tuple[str, ...]:

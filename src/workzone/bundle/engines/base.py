@@ -46,6 +46,8 @@ class Engine(ABC):
     head_file: ClassVar[str]
     network_files: ClassVar[tuple[str, ...]]
     """Every file of a network, no more and no fewer."""
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    """What the engine can compute in."""
 
     precision: str
     embedding_dim: int
@@ -73,6 +75,14 @@ class Engine(ABC):
     @abstractmethod
     def aggregate(self, embeddings: FloatViews, boxes: FloatViews, mask: NDArray[np.bool_]) -> Scores:
         """Scores of images from embeddings (B, V, D), normalised boxes (B, V, 4) and mask (B, V)."""
+
+    def close(self) -> None:  # noqa: B027 - an engine in plain numpy holds nothing
+        """Let go of the network: calls that began end well, later ones raise BundleError; twice is as once."""
+
+
+def closed() -> BundleError:
+    """The error of a call after ``Engine.close``."""
+    return BundleError("this engine was closed", fix="open the bundle again")
 
 
 def check_signature(

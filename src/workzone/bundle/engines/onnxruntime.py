@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.bundle.engines.base import HEAD_OUTPUTS, Engine, FloatViews, Scores, check_signature
+from workzone.bundle.engines.base import HEAD_OUTPUTS, Engine, FloatViews, Scores, check_signature, closed
 from workzone.bundle.engines.onnx_scan import refuse_unsafe_onnx
 from workzone.errors import BundleError
 
@@ -25,9 +25,10 @@ class OnnxRuntimeEngine(Engine):
     backbone_file: ClassVar[str] = "backbone.onnx"
     head_file: ClassVar[str] = "head.onnx"
     network_files: ClassVar[tuple[str, ...]] = (backbone_file, head_file)
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8")
 
     def __init__(self, backbone: Any, head: Any | None, precision: str, threads: int) -> None:
-        self._backbone = backbone
+        self._backbone: Any | None = backbone
         self._head = head
         self.precision = precision
         self.threads = threads
@@ -54,15 +55,23 @@ class OnnxRuntimeEngine(Engine):
 
     def embed(self, pixels: NDArray[np.uint8]) -> FloatViews:
         """See ``Engine.embed``."""
+        backbone = self._backbone
+        if backbone is None:
+            raise closed()
         with self._slots:
-            (out,) = _run(self._backbone, ["embeddings"], {"pixels": np.ascontiguousarray(pixels)})
+            (out,) = _run(backbone, ["embeddings"], {"pixels": np.ascontiguousarray(pixels)})
         return np.asarray(out, dtype=np.float32)
 
     def aggregate(self, embeddings: FloatViews, boxes: FloatViews, mask: NDArray[np.bool_]) -> Scores:
         """See ``Engine.aggregate``."""
-        if self._head is None:
-            raise BundleError("this engine was opened without its head")
-        return _run_head(self._head, embeddings, boxes, mask)
+        head = self._head
+        if head is None:
+            raise closed() if self._backbone is None else BundleError("this engine was opened without its head")
+        return _run_head(head, embeddings, boxes, mask)
+
+    def close(self) -> None:
+        """See ``Engine.close``."""
+        self._backbone = self._head = None
 
 
 def _run_head(session: Any, embeddings: FloatViews, boxes: FloatViews, mask: NDArray[np.bool_]) -> Scores:

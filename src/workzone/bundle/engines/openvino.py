@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.bundle.engines.base import HEAD_OUTPUTS, Engine, FloatViews, Scores, check_signature
+from workzone.bundle.engines.base import HEAD_OUTPUTS, Engine, FloatViews, Scores, check_signature, closed
 from workzone.bundle.engines.onnxruntime import masked_scores
 from workzone.errors import BundleError, MissingExtraError
 
@@ -22,16 +22,22 @@ _STANDARD = re.compile(r'\sversion="opset\d{1,3}"')
 
 
 class OpenVinoEngine(Engine):
-    """Runs ``backbone.xml`` and ``head.xml``; fp32 is forced, since the default is bf16 where the CPU has it."""
+    """Runs ``backbone.xml`` and ``head.xml``; the precision is always stated.
+
+    Left to itself OpenVINO computes in bf16 where the CPU has it. In bf16 the files are those of fp32 and the backbone
+    is computed in bf16, the head in fp32. A CPU without bf16 instructions is refused: there OpenVINO imitates bf16
+    slowly or takes fp32 without a word, so the scores would not be those of the certificate.
+    """
 
     name: ClassVar[str] = "openvino"
     backbone_file: ClassVar[str] = "backbone.xml"
     head_file: ClassVar[str] = "head.xml"
     network_files: ClassVar[tuple[str, ...]] = ("backbone.bin", backbone_file, "head.bin", head_file)
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "bf16", "int8")
 
     def __init__(self, backbone: Any, head: Any | None, precision: str, threads: int) -> None:
         # A request must not be used by two threads at once.
-        self._backbones = _requests(backbone, threads)
+        self._backbones: SimpleQueue[Any] | None = _requests(backbone, threads)
         self._heads = None if head is None else _requests(head, threads)
         self._head_inputs = set() if head is None else {n for port in head.inputs for n in port.get_names()}
         self.threads = threads
@@ -52,20 +58,24 @@ class OpenVinoEngine(Engine):
             raise MissingExtraError("openvino", "openvino", feature="the openvino engine") from error
         threads = threads or len(os.sched_getaffinity(0))
         settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": threads,
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,
         }
         core = ov.Core()
+        if precision == "bf16":
+            require_bf16(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
         def compiled(path: Path, *, head: bool) -> Any:
             for needed in (path, path.with_suffix(".bin")):
                 if not needed.is_file():
                     raise BundleError("a network file is missing", where=str(needed), fix="export the run again")
             _refuse_unsafe_xml(path)
+            hint = "bf16" if precision == "bf16" and not head else "f32"
             try:
-                network = core.compile_model(core.read_model(str(path)), "CPU", settings)
+                network = core.compile_model(
+                    core.read_model(str(path)), "CPU", {**settings, "INFERENCE_PRECISION_HINT": hint}
+                )
             except RuntimeError as error:
                 raise BundleError(f"openvino cannot read the network: {_cause(error)}", where=str(path)) from error
             check_signature(path, _shapes(network.inputs), _shapes(network.outputs), head=head)
@@ -86,16 +96,34 @@ class OpenVinoEngine(Engine):
 
     def embed(self, pixels: NDArray[np.uint8]) -> FloatViews:
         """See ``Engine.embed``."""
-        (out,) = _run(self._backbones, ["embeddings"], {"pixels": np.ascontiguousarray(pixels)})
+        requests = self._backbones
+        if requests is None:
+            raise closed()
+        (out,) = _run(requests, ["embeddings"], {"pixels": np.ascontiguousarray(pixels)})
         return np.asarray(out, dtype=np.float32)
 
     def aggregate(self, embeddings: FloatViews, boxes: FloatViews, mask: NDArray[np.bool_]) -> Scores:
         """See ``Engine.aggregate``."""
-        if self._heads is None:
-            raise BundleError("this engine was opened without its head")
+        heads = self._heads
+        if heads is None:
+            raise closed() if self._backbones is None else BundleError("this engine was opened without its head")
         feeds = {"embeddings": embeddings, "boxes": boxes, "mask": mask}
         used = {name: value for name, value in feeds.items() if name in self._head_inputs}
-        return masked_scores(_run(self._heads, HEAD_OUTPUTS, used), mask)
+        return masked_scores(_run(heads, HEAD_OUTPUTS, used), mask)
+
+    def close(self) -> None:
+        """See ``Engine.close``."""
+        self._backbones = self._heads = None
+
+
+def require_bf16(capabilities: Sequence[str]) -> None:
+    """Raise BundleError unless ``capabilities`` of the CPU, as OpenVINO names them, hold native bf16."""
+    if "BF16" not in capabilities:
+        raise BundleError(
+            "this CPU has no bf16 instructions (AVX512_BF16 or AMX)",
+            where=f"it has: {', '.join(capabilities)}",
+            fix="use the bundle of openvino-fp32 or openvino-int8 here",
+        )
 
 
 def _requests(network: Any, count: int) -> SimpleQueue[Any]:

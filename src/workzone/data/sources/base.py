@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 import polars as pl
 
-from workzone.data.columns import RowNames
+from workzone.data.columns import COLUMNS, RowNames
+from workzone.data.sources.records import Dropped, Event, Licence, Record, Stream
 from workzone.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -54,18 +56,21 @@ class Listing:
         root: folder that relative paths start from.
         names: names of rows in the file they came from.
         where: the file or folder, for messages.
+        dropped: images that the rules of the source leave out.
     """
 
     frame: pl.DataFrame
     root: Path
     names: RowNames = field(default_factory=RowNames)
     where: str = ""
+    dropped: Sequence[Dropped] = ()
 
 
 class Source(ABC):
     """A layout of files on disk. Members are frozen dataclasses whose fields are the options of the source."""
 
     kind: ClassVar[str]
+    licence: ClassVar[Licence | None] = None
 
     @classmethod
     @abstractmethod
@@ -75,6 +80,98 @@ class Source(ABC):
     @abstractmethod
     def read(self, location: Path) -> Listing:
         """List the images of ``location`` without opening them; raises DataError when the layout is another one."""
+
+    def stream(self, location: Path, *, start: int = 0, content: bool = True) -> Stream:
+        """One reading of the source, for an import.
+
+        Args:
+            location: file or folder.
+            start: events to skip.
+            content: False leaves out the bytes of images that lie inside other files.
+
+        Raises:
+            DataError: as for ``read``; also while the events are read.
+        """
+        listing = self.read(location)
+        extra = {c: t for c, t in listing.frame.schema.items() if c not in COLUMNS}
+
+        def events() -> Iterator[Event]:
+            for row in listing.frame.iter_rows(named=True):
+                path = listing.root / row.pop("path")
+                yield Record(row.pop("id"), row, path=path, size=_size(path))
+            yield from listing.dropped
+
+        total = listing.frame.height + len(listing.dropped)
+        return Stream(islice(events(), start, None), extra, total, listing.where)
+
+
+class RecordSource(Source):
+    """A source that finds its images one by one and keeps no list of them. Members implement ``events``."""
+
+    extra: ClassVar[Mapping[str, pl.DataType]] = {}
+
+    @abstractmethod
+    def events(self, location: Path, *, start: int, content: bool) -> Iterator[Event]:
+        """Yield what ``location`` holds from event number ``start`` on; see ``Source.stream``."""
+
+    def stream(self, location: Path, *, start: int = 0, content: bool = True) -> Stream:
+        """One reading of the source; see ``Source.stream``."""
+        if not location.exists():
+            raise DataError("there is no such file or folder", where=str(location), fix="check the path")
+        events = self.events(location, start=start, content=content)
+        if self.licence is None:
+            return Stream(events, self.extra, None, str(location))
+        name = self.licence.name
+        extra = {**self.extra, "licence": pl.String()}
+        return Stream((_licensed(e, name) for e in events), extra, None, str(location))
+
+    def read(self, location: Path) -> Listing:
+        """List the images, where they are files of their own.
+
+        Raises:
+            DataError: no images, another layout, or images inside other files, which have to be imported first.
+        """
+        rows: list[dict[str, object]] = []
+        dropped: list[Dropped] = []
+        stream = self.stream(location, content=False)
+        for event in stream.events:
+            if isinstance(event, Dropped):
+                dropped.append(event)
+            elif event.path is None:
+                raise DataError(
+                    "the images lie inside other files",
+                    where=str(location),
+                    fix=f"run: workzone data import {self.kind} {location} --out FOLDER, then use FOLDER",
+                )
+            else:
+                rows.append({"id": event.id, "path": str(event.path.absolute()), **event.columns})
+        if not rows:
+            raise nothing_taken(dropped, stream.where)
+        known = {c: COLUMNS[c] for c in COLUMNS if c in rows[0]}
+        frame = pl.DataFrame(rows, schema={**known, **stream.extra}, orient="row")
+        return Listing(frame, location.absolute(), where=stream.where, dropped=dropped)
+
+
+def _licensed(event: Event, licence: str) -> Event:
+    """Images go from manifest to manifest, so each row carries its terms; one of its own goes first."""
+    if isinstance(event, Dropped):
+        return event
+    return replace(event, columns={**event.columns, "licence": event.columns.get("licence") or licence})
+
+
+def nothing_taken(dropped: Sequence[Dropped], where: str) -> DataError:
+    """The error for a source that gives no image at all."""
+    first = f"; {len(dropped)} were left out, the first because: {dropped[0].reason}" if dropped else ""
+    return DataError(f"there are no images to take{first}", where=where, fix="check the path and the kind of source")
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def file_record(id_: str, path: Path, columns: Mapping[str, object]) -> Record:
+    """Record of an image that is a file of its own."""
+    return Record(id_, columns, path=path, size=_size(path))
 
 
 SOURCES: dict[str, type[Source]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,16 +16,31 @@ from PIL import Image
 from workzone.data.columns import COLUMNS, Problem, conform
 from workzone.data.manifest import NOTES, Manifest
 from workzone.data.perceptual import phash
-from workzone.data.sources import folder, table, unlabelled
+from workzone.data.sources import (
+    coco,
+    drives,
+    folder,
+    mapillary,
+    natix,
+    negatives,
+    phone,
+    roadwork,
+    table,
+    unlabelled,
+    voc,
+    yolo,
+)
 from workzone.data.sources.base import SOURCES, Listing, Source
 from workzone.data.sources.exif import ExifInfo, read_exif
 from workzone.errors import DataError, ImageError
-from workzone.files import sha256_file
-from workzone.vision.decode import decode
+from workzone.files import sha256_bytes, sha256_file
+from workzone.vision.decode import MAX_PIXELS, decode
 
-__all__ = ["SOURCES", "build_manifest", "detect", "Facts", "read_facts"]
+__all__ = ["SOURCES", "build_manifest", "detect", "Facts", "fill", "read_facts"]
 
-_MEMBERS = (folder, table, unlabelled)  # importing a member registers it
+# importing a member registers it
+_MEMBERS = (folder, table, unlabelled, natix, roadwork, mapillary, negatives, coco, yolo, voc, phone, drives)
+GENERIC = ("folder", "table", "unlabelled")
 _MIN_SIDE = 256  # a reduced JPEG is enough for a hash of 32 x 32 pixels
 Progress = Callable[[int, int], None]
 
@@ -40,14 +56,15 @@ class Facts:
     exif: ExifInfo
 
 
-def read_facts(path: Path) -> Facts:
+def read_facts(image: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Facts:
     """Open one image; raises ImageError with a short reason when it cannot be decoded safely."""
-    pixels = decode(path, min_side=_MIN_SIDE)
-    # Decoding has checked size and kind, so the file can be opened a second time for what decoding drops.
-    with Image.open(path) as header:
+    pixels = decode(image, min_side=_MIN_SIDE, max_pixels=max_pixels)
+    # Decoding has checked size and kind, so the image can be opened a second time for what decoding drops.
+    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as header:
         exif = read_exif(header)
         width, height = header.size[::-1] if exif.turned else header.size
-    return Facts(width, height, sha256_file(path), phash(pixels), exif)
+    content = sha256_bytes(image) if isinstance(image, bytes) else sha256_file(image)
+    return Facts(width, height, content, phash(pixels), exif)
 
 
 def detect(location: Path) -> str:
@@ -58,6 +75,8 @@ def detect(location: Path) -> str:
     # A folder with an index file is described by it, whatever its sub-folders are called.
     if table.index_file(location) is not None:
         fits = [kind for kind in fits if kind != "folder"]
+    # A published layout is told by its own files, whatever else the folder looks like.
+    fits = [kind for kind in fits if kind not in GENERIC] or fits
     if len(fits) == 1:
         return fits[0]
     raise DataError(
@@ -87,6 +106,7 @@ def build_manifest(
     strict: bool = False,
     progress: Progress | None = None,
     workers: int = 2,
+    max_pixels: int = MAX_PIXELS,
 ) -> Manifest:
     """Build the manifest of the images at ``location``.
 
@@ -97,6 +117,7 @@ def build_manifest(
         strict: raise on the first unreadable image rather than list it in ``Manifest.rejected``.
         progress: called with images done and images in all.
         workers: threads that decode.
+        max_pixels: images with more are listed as unreadable.
 
     Raises:
         DataError: unknown kind, wrong layout, missing files, nothing readable, or with ``strict`` an unreadable image.
@@ -106,7 +127,7 @@ def build_manifest(
     if source is None:
         kind = detect(place) if kind == "auto" else kind
         if kind not in SOURCES:
-            raise DataError(f"there is no source {kind!r}", fix=f"the sources are {', '.join(SOURCES)}")
+            raise DataError(f"there is no source {kind!r}", fix=f"the sources are {', '.join(sorted(SOURCES))}")
         source = SOURCES[kind]()
     listing = source.read(place)
     frame = conform(listing.frame, names=listing.names, where=listing.where)
@@ -115,7 +136,7 @@ def build_manifest(
 
     def look(row: int) -> Facts | ImageError:
         try:
-            facts = read_facts(paths[row])
+            facts = read_facts(paths[row], max_pixels=max_pixels)
         except ImageError as error:
             return error
         if given[row] not in (None, facts.sha256):
@@ -141,8 +162,20 @@ def _assemble(frame: pl.DataFrame, listing: Listing, results: list[Facts | Image
             where=f"{frame['path'][row]} ({error.reason})",
             fix="repair or remove them",
         )
-    kept = frame[[i for i, _ in good]]
-    facts = [r for _, r in good]
+    kept = fill(frame[[i for i, _ in good]], [r for _, r in good])
+    rejected = [(frame["id"][i], frame["path"][i], f"{e.reason}: {e.what}") for i, e in bad]
+    doubts = [(frame["id"][i], frame["path"][i], f"EXIF {p}") for i, f in good for p in f.exif.problems]
+    doubts += [(d.id, "", f"left out: {d.reason}") for d in listing.dropped]
+    return Manifest(
+        kept,
+        listing.root,
+        pl.DataFrame(rejected, schema=NOTES, orient="row"),
+        pl.DataFrame(doubts, schema=NOTES, orient="row"),
+    )
+
+
+def fill(kept: pl.DataFrame, facts: list[Facts]) -> pl.DataFrame:
+    """Complete the rows of readable images by what their files say; what the rows say themselves goes first."""
     hours = [_hour(t) for t in kept["captured_at"].to_list()]
     filled: dict[str, list[Any]] = {
         "width": [f.width for f in facts],
@@ -156,15 +189,7 @@ def _assemble(frame: pl.DataFrame, listing: Listing, results: list[Facts | Image
         "latitude": _first(kept["latitude"].to_list(), [f.exif.latitude for f in facts]),
         "longitude": _first(kept["longitude"].to_list(), [f.exif.longitude for f in facts]),
     }
-    kept = kept.with_columns(pl.Series(c, v, dtype=COLUMNS[c]) for c, v in filled.items())
-    rejected = [(frame["id"][i], frame["path"][i], f"{e.reason}: {e.what}") for i, e in bad]
-    doubts = [(frame["id"][i], frame["path"][i], f"EXIF {p}") for i, f in good for p in f.exif.problems]
-    return Manifest(
-        conform(kept),
-        listing.root,
-        pl.DataFrame(rejected, schema=NOTES, orient="row"),
-        pl.DataFrame(doubts, schema=NOTES, orient="row"),
-    )
+    return conform(kept.with_columns(pl.Series(c, v, dtype=COLUMNS[c]) for c, v in filled.items()))
 
 
 def _hour(text: str | None) -> int | None:

@@ -3,45 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 
 from workzone.calibration.base import as_number
-from workzone.data.roles import CalibData, require_calib
-from workzone.decisions.failure import Comparison, FailureModel, compare
-from workzone.decisions.policies.base import checked_probability, read_measures
+from workzone.data.roles import CalibData
+from workzone.decisions.failure import MLP, Comparison, FailureModel, FitMistakes, MistakeModel, compare
+from workzone.decisions.policies.base import (
+    IfNotCertifiable,
+    check_word,
+    checked_probability,
+    fit_inputs,
+    read_measures,
+)
 from workzone.decisions.policies.scrc import halves
 from workzone.decisions.policies.sgr import SelectiveRiskPolicy
 from workzone.decisions.types import Decisions
 from workzone.decisions.uncertainty.names import MEASURES
-from workzone.errors import BundleError, DataError
+from workzone.errors import BundleError, ConfigError, DataError
 from workzone.predictions import FloatArray
+
+GateModel = Literal["logistic", "mlp"]
+_READERS: Mapping[str, type[FailureModel] | type[MLP]] = {"logistic": FailureModel, "mlp": MLP}
 
 
 class GatePolicy(SelectiveRiskPolicy):
     """The more probable label where the predicted probability of a mistake is below a cut, abstention elsewhere.
 
-    On half A a logistic regression with L2 penalty learns mistakes from the uncertainty measures, out of fold and by
-    group. It is used only where its AUROC of finding mistakes beats that of max-probability beyond the 95 % interval of
-    the paired difference; otherwise max-probability is used and ``comparison`` says so. On half B the cut is certified
-    as by ``sgr``. The scores must come from images the detector was not trained on, which ``CalibData`` are.
+    On half A a model of mistakes learns from the uncertainty measures, out of fold and by group: a logistic regression
+    with L2 penalty, or a small network that ``fit_model`` trains. It is used only where its AUROC of finding mistakes
+    beats that of max-probability beyond the 95 % interval of the paired difference; otherwise max-probability is used
+    and ``comparison`` says so. On half B the cut is certified as by ``sgr``. The scores must come from images the
+    detector was not trained on, which ``CalibData`` are.
 
     Promise, with confidence ``1 - delta``: among the images that are answered, at most ``target_risk`` are answered
     wrongly. It rests on half B alone, whatever half A led to.
 
     ``fit`` takes the measures it is given (names of ``workzone.decisions.uncertainty``); ``decide`` needs those in
-    ``needs``, which is empty where max-probability is used. Any other model of mistakes can take the place of
-    ``FailureModel`` if it has names, a call from measures to probabilities, and a dictionary.
+    ``needs``, which is empty where max-probability is used.
 
-    Args: as ``SelectiveRiskPolicy``.
+    Args:
+        target_risk: as ``SelectiveRiskPolicy``.
+        delta: as ``SelectiveRiskPolicy``.
+        if_not_certifiable: as ``SelectiveRiskPolicy``.
+        gate_model: "logistic" or "mlp".
+        fit_model: trains the network for "mlp", such as ``workzone.training.gate.fit_mlp``; not needed to decide.
     """
 
     name: ClassVar[str] = "gate"
     certain: ClassVar[str] = "passed by the failure gate"
     doubtful: ClassVar[str] = "abstained: stopped by the failure gate"
-    model: FailureModel | None = None
+    model: MistakeModel | None = None
     comparison: Comparison | None = None
+
+    def __init__(
+        self,
+        *,
+        target_risk: float = 0.05,
+        delta: float = 0.05,
+        if_not_certifiable: IfNotCertifiable = "uncertified",
+        gate_model: GateModel = "logistic",
+        fit_model: FitMistakes | None = None,
+    ) -> None:
+        super().__init__(target_risk=target_risk, delta=delta, if_not_certifiable=if_not_certifiable)
+        check_word(self.name, "gate_model", gate_model, get_args(GateModel))
+        self.gate_model: str = gate_model
+        self.fit_model = fit_model
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -55,12 +83,13 @@ class GatePolicy(SelectiveRiskPolicy):
 
         Raises:
             LeakageError: ``data`` is anything but ``CalibData``.
+            ConfigError: ``gate_model`` is "mlp" and no ``fit_model`` was given.
             DataError: a probability is NaN or outside [0, 1], no measures are given or one is not finite, or there are
                 not two groups of images.
             CheckFailedError: the promise cannot be given and ``if_not_certifiable`` is "stop".
         """
-        calib = require_calib(data, user=f"policy {self.name!r}")
-        p = checked_probability(probability, n=len(calib))
+        calib, p = fit_inputs(data, probability, policy=self.name)
+        fit = self._fit_model()
         names = tuple(name for name in MEASURES if uncertainty is not None and name in uncertainty)
         if not names:
             raise DataError(
@@ -76,12 +105,23 @@ class GatePolicy(SelectiveRiskPolicy):
         if not first.any() or first.all():
             raise DataError("the failure gate needs images of at least two groups", where=f"policy {self.name!r}")
         wrong, plain = (p >= 0.5) != (calib.labels == 1), np.minimum(p, 1.0 - p)
-        self.comparison = compare(names, measures[first], wrong[first], plain[first], calib.groups[first])
-        self.model = FailureModel.fit(names, measures[first], wrong[first]) if self.comparison.better else None
+        self.comparison = compare(names, measures[first], wrong[first], plain[first], calib.groups[first], fit=fit)
+        self.model = fit(names, measures[first], wrong[first]) if self.comparison.better else None
         doubt = plain if self.model is None else self.model(measures)
         self._certify(doubt[~first], wrong[~first])
         self.coverage = float(self._answer(p, doubt).accepted.mean())
         return self
+
+    def _fit_model(self) -> FitMistakes:
+        if self.gate_model == "logistic":
+            return FailureModel.fit
+        if self.fit_model is None:
+            raise ConfigError(
+                "the network of the failure gate is trained with torch, and nothing that does so was given",
+                where=f"policy {self.name!r}, gate_model 'mlp'",
+                fix="pass fit_model=workzone.training.gate.fit_mlp, or use gate_model 'logistic'",
+            )
+        return self.fit_model
 
     def decide(self, probability: FloatArray, uncertainty: Mapping[str, FloatArray] | None = None) -> Decisions:
         """Decisions for probabilities (N,) and the measures in ``needs``, each (N,).
@@ -101,6 +141,7 @@ class GatePolicy(SelectiveRiskPolicy):
         if c is None:
             raise ValueError("the policy has not been fitted yet; call fit first")
         figures = {"n": c.n, "mistakes": c.mistakes, "model": c.model, "plain": c.plain, "low": c.low, "high": c.high}
+        stored["gate_model"] = self.gate_model
         return {**stored, "model": None if self.model is None else self.model.to_dict(), "comparison": figures}
 
     def _read_more(self, parameters: Mapping[str, Any]) -> None:
@@ -114,6 +155,10 @@ class GatePolicy(SelectiveRiskPolicy):
         if any(v is not None and not -1.0 <= v <= 1.0 for v in numbers):
             raise BundleError("the stored comparison has figures outside [-1, 1]")
         self.comparison = Comparison(stored["n"], stored["mistakes"], *numbers)
-        self.model = None if model is None else FailureModel.from_dict(model)
+        reader = _READERS.get(str(parameters.get("gate_model")))
+        if reader is None:
+            raise BundleError(f"stored parameter 'gate_model' is {parameters.get('gate_model')!r}")
+        self.gate_model = str(parameters["gate_model"])
+        self.model = None if model is None else reader.from_dict(model)
         if (self.model is not None) != self.comparison.better:
             raise BundleError("the stored gate contradicts itself: its model is used if and only if it was better")

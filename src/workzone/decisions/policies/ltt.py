@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.data.roles import CalibData, require_calib
+from workzone.data.roles import CalibData
 from workzone.decisions.certificate import Guarantee
 from workzone.decisions.policies.base import (
     IfNotCertifiable,
     best_threshold,
     check_rates,
     check_word,
-    checked_probability,
+    fit_inputs,
     rebuild,
 )
 from workzone.decisions.policies.exits import Exit
@@ -91,8 +91,7 @@ class LearnThenTestPolicy(ThresholdPolicy):
             DataError: a probability is NaN or outside [0, 1], or only one class is present.
             CheckFailedError: the promises cannot be given and ``if_not_certifiable`` is "stop".
         """
-        calib = require_calib(data, user=f"policy {self.name!r}")
-        p = checked_probability(probability, n=len(calib))
+        calib, p = fit_inputs(data, probability, policy=self.name)
         mcc_threshold = best_threshold(calib, p)
         limits = [self.target_fnr, self.target_fpr, self.max_abstention]
         grid = LEVELS if self.family == "fixed_sequence" else LEVELS[::2]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import numpy as np
 
 from workzone.calibration.base import read_float
-from workzone.data.roles import CalibData, require_calib
+from workzone.data.roles import CalibData
 from workzone.decisions.certificate import Guarantee, Unit
 from workzone.decisions.policies.base import (
     IfNotCertifiable,
@@ -17,6 +17,7 @@ from workzone.decisions.policies.base import (
     check_rates,
     check_word,
     checked_probability,
+    fit_inputs,
     make_decisions,
     rebuild,
     require_same_keys,
@@ -96,8 +97,7 @@ class ThresholdPolicy(Policy):
             DataError: a probability is NaN or outside [0, 1], or only one class is present.
             CheckFailedError: a promise cannot be given and ``if_not_certifiable`` is "stop".
         """
-        calib = require_calib(data, user=f"policy {self.name!r}")
-        p = checked_probability(probability, n=len(calib))
+        calib, p = fit_inputs(data, probability, policy=self.name)
         mcc_threshold = best_threshold(calib, p)
         low, promise_low = self._search("low", calib, p, self.target_fnr)
         promises = [promise_low]

@@ -6,7 +6,7 @@ from workzone.decisions.uncertainty.entropy import binary_entropy, entropy, requ
 from workzone.decisions.uncertainty.evidence import from_evidence
 from workzone.decisions.uncertainty.names import CERTAINTY, MAX_PROBABILITY, MEASURES, SEVEN
 from workzone.decisions.uncertainty.samples import from_samples
-from workzone.decisions.uncertainty.views import from_views, p_norm_max_logit
+from workzone.decisions.uncertainty.views import embedding_variance, from_views, p_norm_max_logit
 
 __all__ = [
     "CERTAINTY",
@@ -14,6 +14,7 @@ __all__ = [
     "MEASURES",
     "SEVEN",
     "binary_entropy",
+    "embedding_variance",
     "entropy",
     "from_evidence",
     "from_samples",

@@ -24,5 +24,5 @@ SEVEN = (
 )
 """The seven measures of an image that the failure gate was planned with."""
 MEASURES = (*SEVEN, MUTUAL_INFORMATION, P_NORM_MAX_LOGIT, VACUITY)
-CERTAINTY = frozenset({MAX_PROBABILITY, P_NORM_MAX_LOGIT})
+CERTAINTY = frozenset({MAX_PROBABILITY})
 """The measures that rise with certainty; the others rise with doubt."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from workzone.decisions.uncertainty import names
 from workzone.decisions.uncertainty.entropy import binary_entropy
 from workzone.predictions import FloatArray, sigmoid
 
 _P = 3.0
+_BLOCK = 256
 
 
 def from_views(
     probability: FloatArray,
     view_log_odds: FloatArray,
-    view_embeddings: FloatArray | None = None,
+    view_embeddings: NDArray[Any] | None = None,
     *,
     p_norm: float = _P,
 ) -> dict[str, FloatArray]:
@@ -30,7 +34,8 @@ def from_views(
     * ``expected_entropy``: mean of the view entropies, in [0, ln 2].
     * ``mutual_information``: entropy of the mean view probability minus ``expected_entropy``, in [0, ln 2].
     * ``p_norm_max_logit``: largest |log-odds| of a view over the p-norm mean of them all, 1 where all are equal. Over
-      the two logits of one image this measure is constant, so it is taken over views.
+      the two logits of one image this measure is constant, so it is taken over views, where it rises with doubt: a
+      view that stands out is what its neighbours do not confirm.
 
     With one view the disagreement measures are 0, which says that nothing could be compared.
 
@@ -72,19 +77,31 @@ def from_views(
         names.P_NORM_MAX_LOGIT: np.divide(1.0, norm, out=np.ones_like(norm), where=norm > 0),
     }
     if view_embeddings is not None:
-        found[names.EMBEDDING_VARIANCE] = _spread(view_embeddings, seen, count)
+        found[names.EMBEDDING_VARIANCE] = embedding_variance(view_embeddings, seen)
     return found
 
 
-def _spread(embeddings: FloatArray, seen: np.ndarray, count: FloatArray) -> FloatArray:
-    e = np.asarray(embeddings, dtype=np.float64)
-    if e.ndim != 3 or e.shape[:2] != seen.shape:
-        raise ValueError(f"view_embeddings must have shape (N, V, D) with (N, V) = {seen.shape}, got {e.shape}")
-    mask = seen[:, :, None]
-    e = np.where(mask, e, 0.0)
-    mean = e.sum(axis=1, keepdims=True) / count[:, None, None]
-    spread = np.where(mask, (e - mean) ** 2, 0.0).sum(axis=1) / count[:, None]
-    return np.asarray(spread.mean(axis=1), dtype=np.float64)
+def embedding_variance(embeddings: NDArray[Any], seen: NDArray[np.bool_]) -> FloatArray:
+    """The measure of that name (N,) from embeddings (N, V, D), which are not read where ``seen`` (N, V) is False.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    if embeddings.ndim != 3 or embeddings.shape[:2] != seen.shape:
+        raise ValueError(
+            f"view_embeddings must have shape (N, V, D) with (N, V) = {seen.shape}, got {embeddings.shape}"
+        )
+    found = np.empty(len(seen))
+    # Blocks: the float64 copies of all embeddings at once would be many times their size.
+    for start in range(0, len(seen), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        mask = seen[rows, :, None]
+        count = mask.sum(axis=1, dtype=np.float64)
+        e = np.where(mask, embeddings[rows], 0.0).astype(np.float64)
+        mean = e.sum(axis=1, keepdims=True) / count[:, None]
+        spread = np.where(mask, (e - mean) ** 2, 0.0).sum(axis=1) / count
+        found[rows] = spread.mean(axis=1)
+    return found
 
 
 def p_norm_max_logit(logits: FloatArray, p_norm: float = _P) -> FloatArray:

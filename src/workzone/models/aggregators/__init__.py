@@ -8,41 +8,63 @@ from typing import Any
 from workzone.config.models import FuseConfig
 from workzone.errors import ConfigError
 from workzone.models.aggregators.attention import Attention
+from workzone.models.aggregators.attention_mlp import AttentionMLP
 from workzone.models.aggregators.base import MASKED, Aggregator
 from workzone.models.aggregators.ensemble import Ensemble
 from workzone.models.aggregators.global_view import GlobalView
 from workzone.models.aggregators.logsumexp import LogSumExp
+from workzone.models.aggregators.noisy_or import NoisyOr
 from workzone.models.aggregators.topk_mean import TopKMean
+from workzone.models.aggregators.view_attention import ViewAttention
 
 AGGREGATORS: Mapping[str, type[Aggregator]] = {
     "attention": Attention,
+    "attention_mlp": AttentionMLP,
     "topk_mean": TopKMean,
     "logsumexp": LogSumExp,
+    "noisy_or": NoisyOr,
+    "view_attention": ViewAttention,
     "global": GlobalView,
 }
 
-_OWN: Mapping[str, Callable[[FuseConfig], dict[str, Any]]] = {"topk_mean": lambda config: {"k": config.k}}
+MIX = ("logsumexp", "topk_mean", "noisy_or")
+"""Aggregators that the members of ``fuse.aggregator=mix`` take in turn."""
+
+_OWN: Mapping[str, Callable[[FuseConfig], dict[str, Any]]] = {
+    "topk_mean": lambda config: {"k": config.k},
+    "logsumexp": lambda config: {"sharpness": config.sharpness, "learned": config.learn_sharpness},
+    "view_attention": lambda config: {
+        "heads": config.heads,
+        "spatial": config.spatial,
+        "backend": config.backend,
+    },
+}
 
 __all__ = [
     "AGGREGATORS",
     "MASKED",
+    "MIX",
     "Aggregator",
     "Attention",
+    "AttentionMLP",
     "Ensemble",
     "GlobalView",
     "LogSumExp",
+    "NoisyOr",
     "TopKMean",
+    "ViewAttention",
     "build_aggregator",
     "create_aggregator",
 ]
 
 
-def create_aggregator(config: FuseConfig, dim: int, **options: Any) -> Aggregator:
-    """One aggregator of ``config`` for embeddings of width ``dim``; ``options`` go to the member's constructor."""
+def create_aggregator(config: FuseConfig, dim: int, *, member: int = 0, **options: Any) -> Aggregator:
+    """Member number ``member`` of ``config`` for embeddings of width ``dim``; ``options`` go to its constructor."""
+    name = MIX[member % len(MIX)] if config.aggregator == "mix" else config.aggregator
     settings: dict[str, Any] = {"dim": dim, "hidden": config.hidden, "dropout": config.dropout}
-    if config.aggregator in _OWN:
-        settings |= _OWN[config.aggregator](config)
-    return build_aggregator(config.aggregator, settings | options)
+    if name in _OWN:
+        settings |= _OWN[name](config)
+    return build_aggregator(name, settings | options)
 
 
 def build_aggregator(name: str, settings: Mapping[str, Any]) -> Aggregator:

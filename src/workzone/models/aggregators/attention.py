@@ -55,7 +55,7 @@ class Attention(Aggregator):
         views = hide(self.classifier(h).squeeze(-1), mask)
         return (weights * views).sum(dim=-1), views, weights
 
-    def set_prior(self, prevalence: float) -> None:
+    def set_prior(self, prevalence: float, *, views: int = 1) -> None:
         """See ``Aggregator.set_prior``."""
         set_bias(self.classifier, prevalence)
 

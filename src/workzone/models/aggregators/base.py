@@ -49,9 +49,11 @@ class Aggregator(nn.Module, ABC):
 
     def combine(self, features: Tensor, boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``forward`` on embeddings that are standardised already, as the training loop keeps them."""
-        if self.boxes:
-            features = torch.cat([features, box_features(boxes)], dim=-1)
-        return self.pool(features, mask)
+        return self.pool(self.with_boxes(features, boxes), mask)
+
+    def with_boxes(self, features: Tensor, boxes: Tensor) -> Tensor:
+        """``features`` with centre and scale of the boxes appended, if this aggregator takes them."""
+        return torch.cat([features, box_features(boxes)], dim=-1) if self.boxes else features
 
     @abstractmethod
     def pool(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,8 +64,8 @@ class Aggregator(nn.Module, ABC):
         self.standardise.fit(features)
 
     @abstractmethod
-    def set_prior(self, prevalence: float) -> None:
-        """Start from the log-odds of ``prevalence``."""
+    def set_prior(self, prevalence: float, *, views: int = 1) -> None:
+        """Start from the log-odds of ``prevalence`` at images with ``views`` views."""
 
     def settings(self) -> dict[str, Any]:
         """Arguments of the constructor, for the settings file beside the weights."""

@@ -27,6 +27,6 @@ class GlobalView(Aggregator):
         weights = ((first == 1.0) & mask).to(views.dtype)
         return (weights * views).sum(dim=-1), views, weights
 
-    def set_prior(self, prevalence: float) -> None:
+    def set_prior(self, prevalence: float, *, views: int = 1) -> None:
         """See ``Aggregator.set_prior``."""
         set_bias(self.scorer, prevalence)

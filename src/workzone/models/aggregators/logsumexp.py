@@ -14,7 +14,7 @@ from workzone.models.heads import scorer, set_bias
 
 
 class LogSumExp(Aggregator):
-    """Score of an image ``(1/r) log mean_v exp(r u_v)`` over its view scores u, with a learned r > 0.
+    """Score of an image ``(1/r) log mean_v exp(r u_v)`` over its view scores u, with r > 0 learned or fixed.
 
     Weights are the derivatives of the score by each view's, ``softmax(r u)``. Being a mean inside the logarithm, the
     score does not rise with the number of views alone.
@@ -22,29 +22,52 @@ class LogSumExp(Aggregator):
     Reference: Pinheiro and Collobert 2015 (arXiv 1411.6228).
 
     Args:
-        sharpness: r at the start.
+        sharpness: r, at the start if learned.
+        learned: whether r is trained.
     """
 
     name: ClassVar[str] = "logsumexp"
 
-    def __init__(self, dim: int, *, hidden: int, dropout: float, boxes: bool = False, sharpness: float = 1.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        hidden: int,
+        dropout: float,
+        boxes: bool = False,
+        sharpness: float = 1.0,
+        learned: bool = True,
+    ) -> None:
         super().__init__(dim, hidden=hidden, dropout=dropout, boxes=boxes)
-        self.sharpness = sharpness
+        self.sharpness, self.learned = sharpness, learned
         self.scorer = scorer(self.input_dim, hidden, dropout)
-        self.raw_sharpness = nn.Parameter(torch.tensor(math.log(math.expm1(sharpness))))
+        start = torch.tensor(inverse_softplus(sharpness))
+        if learned:
+            self.raw_sharpness = nn.Parameter(start)
+        else:
+            self.register_buffer("raw_sharpness", start)
 
     def pool(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See ``Aggregator.pool``."""
         views = hide(self.scorer(features).squeeze(-1), mask)
         r = F.softplus(self.raw_sharpness) + 1e-3
-        count = mask.to(views.dtype).sum(dim=-1).clamp_min(1.0)
-        log_odds = (torch.logsumexp(r * views, dim=-1) - count.log()) / r
-        return log_odds, views, masked_softmax(r * views, mask)
+        return log_mean_exp(views, mask, r), views, masked_softmax(r * views, mask)
 
-    def set_prior(self, prevalence: float) -> None:
+    def set_prior(self, prevalence: float, *, views: int = 1) -> None:
         """See ``Aggregator.set_prior``."""
         set_bias(self.scorer, prevalence)
 
     def settings(self) -> dict[str, Any]:
         """See ``Aggregator.settings``."""
-        return super().settings() | {"sharpness": self.sharpness}
+        return super().settings() | {"sharpness": self.sharpness, "learned": self.learned}
+
+
+def log_mean_exp(views: Tensor, mask: Tensor, r: Tensor) -> Tensor:
+    """``(1/r) log mean_v exp(r u_v)`` (B,) over the views (B, V) that exist; ``MASKED`` where one does not."""
+    count = mask.to(views.dtype).sum(dim=-1).clamp_min(1.0)
+    return (torch.logsumexp(r * views, dim=-1) - count.log()) / r
+
+
+def inverse_softplus(value: float) -> float:
+    """x with softplus(x) = value, for a value above 0."""
+    return value + math.log(-math.expm1(-value))

@@ -41,7 +41,7 @@ class TopKMean(Aggregator):
         weights = chosen / chosen.sum(dim=-1, keepdim=True).clamp_min(1.0)
         return (weights * views).sum(dim=-1), views, weights
 
-    def set_prior(self, prevalence: float) -> None:
+    def set_prior(self, prevalence: float, *, views: int = 1) -> None:
         """See ``Aggregator.set_prior``."""
         set_bias(self.scorer, prevalence)
 

@@ -21,7 +21,8 @@ class Backbone(nn.Module):
         spec: that row.
         network: the timm model without classifier.
         image_size: side S of a view in pixels.
-        pooling: how tokens become one embedding; ``cls_avg`` concatenates class token and mean patch token.
+        pooling: how tokens become one embedding; ``cls_avg`` concatenates class token and mean patch token,
+            ``avg_max`` the mean and the maximum over patch tokens or cells.
 
     Attributes:
         embedding_dim: D.
@@ -36,7 +37,7 @@ class Backbone(nn.Module):
         self.image_size = image_size
         self.pooling: Pooling = pooling
         width = int(cast(Any, network).num_features)
-        self.embedding_dim = 2 * width if pooling == "cls_avg" else width
+        self.embedding_dim = 2 * width if pooling in ("cls_avg", "avg_max") else width
         self.patch = spec.patch
         self.mean = spec.mean
         self.std = spec.std
@@ -58,12 +59,22 @@ class Backbone(nn.Module):
         """Embeddings (N, D) of normalised images (N, 3, S, S)."""
         network = cast(Any, self.network)
         if self.spec.family == "conv":
-            return cast(Tensor, network(images))
+            if self.pooling == "avg":
+                return cast(Tensor, network(images))
+            cells = network.forward_features(images).flatten(2).transpose(1, 2)
+            return self._pool(cells, cells)
         tokens = network.forward_features(images)
-        if self.pooling == "cls":
-            return cast(Tensor, tokens[:, 0])
-        mean = tokens[:, self._prefix :].mean(dim=1)
-        return mean if self.pooling == "avg" else torch.cat([tokens[:, 0], mean], dim=1)
+        return self._pool(tokens, tokens[:, self._prefix :])
+
+    def _pool(self, tokens: Tensor, cells: Tensor) -> Tensor:
+        """Embeddings (N, D) of tokens (N, T, W), of which ``cells`` (N, L, W) stand for places in the picture."""
+        parts = {
+            "cls": lambda: tokens[:, 0],
+            "avg": lambda: cells.mean(dim=1),
+            "max": lambda: cells.amax(dim=1),
+        }
+        found = [parts[name]() for name in self.pooling.split("_")]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
     def fingerprint(self) -> str:
         """SHA-256 over architecture, image size, pooling and every tensor; the key of cached features."""

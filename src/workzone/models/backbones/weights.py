@@ -33,6 +33,12 @@ def load_weights(network: nn.Module, spec: BackboneSpec, name: str, weights: str
             )
         state, where = _from_package(network, spec.package), f"package {spec.package}"
     elif weights == "hub":
+        if not spec.published:
+            raise WeightsError(
+                f"nobody offers weights of {name}",
+                where="model.weights",
+                fix="make them with pretrain.method=distil pretrain.start=scratch, or give a safetensors file",
+            )
         state, where = _from_hub(spec), f"hub: {spec.timm_name}"
     else:
         state, where = _from_file(Path(weights)), weights

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from workzone.pipeline.phase import PhaseSpec
-from workzone.pipeline.phases import bundle, calibrate, decide, evaluate, export, fuse, prepare, train
+from workzone.pipeline.phases import (
+    augment,
+    bundle,
+    calibrate,
+    decide,
+    evaluate,
+    export,
+    fuse,
+    prepare,
+    pretrain,
+    train,
+)
 
 PHASES: tuple[PhaseSpec, ...] = (
     prepare.SPEC,
+    pretrain.SPEC,
+    augment.SPEC,
     train.SPEC,
     fuse.SPEC,
     export.SPEC,

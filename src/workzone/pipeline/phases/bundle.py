@@ -7,23 +7,29 @@ from typing import Any
 
 import numpy as np
 
+from workzone.bundle.cascade import stage_log_odds
+from workzone.bundle.embedding import pad_views
 from workzone.bundle.engines import open_engine
+from workzone.bundle.parallel import embed_views
 from workzone.bundle.write import BundleParts, write_bundle
 from workzone.decisions import Certificate, apply_policy
+from workzone.decisions.policies.cascade import CascadePolicy
 from workzone.errors import CheckFailedError
 from workzone.files import read_json, sha256_file, sha256_json
 from workzone.pipeline.card import model_card
 from workzone.pipeline.environment import environment, git_commit
 from workzone.pipeline.phase import Context, PhaseSpec
+from workzone.pipeline.phases.embedding import open_variant, read_preprocessing
 from workzone.pipeline.phases.evaluate import read_decision
 from workzone.pipeline.variants import ENGINE_KEYS, main_variant, variants
-from workzone.predictions import pad_rows
+from workzone.predictions import FloatArray, pad_rows
+from workzone.vision import open_views
 
 
 def _run(context: Context) -> None:
     for variant in variants(context.config):
         target = _target(context, variant)
-        write_bundle(_parts(context, variant), target)
+        write_bundle(bundle_parts(context, variant), target)
         context.progress.message(f"  {target}")
 
 
@@ -32,7 +38,8 @@ def _target(context: Context, variant: str) -> Path:
     return a.bundle if variant == main_variant(context.config) else a.variant_bundle(variant)
 
 
-def _parts(context: Context, variant: str) -> BundleParts:
+def bundle_parts(context: Context, variant: str) -> BundleParts:
+    """Everything that the bundle of a variant is made of, read from the run."""
     config, a = context.config, context.artifacts
     name, _, precision = variant.partition("-")
     engine = open_engine(name, a.engine(variant), precision=precision)
@@ -73,10 +80,22 @@ def _golden(context: Context, variant: str, tolerance: float) -> tuple[dict[str,
         probability = calibrator(np.asarray(stored["log_odds"][name], dtype=np.float64) + shift)
         return apply_policy(policy, probability, pad_rows(stored["view_log_odds"][name]) + shift).codes
 
+    names = list(stored["log_odds"])
+    if isinstance(policy, CascadePolicy):
+        looks = {n: _golden_stages(context, n, policy, stored["images"]) for n in names if n != "torch"}
+        names = list(looks)
+
+        def codes(name: str, shift: float = 0.0) -> Any:
+            log_odds, stages = looks[name]
+            moved = {key: values + shift for key, values in stages.items()}
+            decided = apply_policy(policy, calibrator(log_odds + shift), None, moved)
+            # A stage more or less would be another score, so it counts as another answer.
+            return decided.codes + 10 * (decided.stage if decided.stage is not None else 0)
+
     own = codes(variant)
     steady = (codes(variant, -tolerance) == own) & (codes(variant, tolerance) == own)
-    decided = {name: codes(name) for name in stored["log_odds"]}
-    exact = {name: c for name, c in decided.items() if not name.endswith("int8")}
+    decided = {name: codes(name) for name in names}
+    exact = {name: c for name, c in decided.items() if name == "torch" or name.endswith("fp32")}
     same = {name: bool((c == decided[variant])[steady].all()) for name, c in exact.items()}
     if variant.endswith("fp32") and not all(same.values()):
         different = ", ".join(n for n, s in same.items() if not s)
@@ -92,9 +111,24 @@ def _golden(context: Context, variant: str, tolerance: float) -> tuple[dict[str,
         "tolerance": tolerance,
         "images": len(own),
         "images_away_from_thresholds": int(steady.sum()),
-        "decisions_equal": same if variant.endswith("fp32") else {"torch": same["torch"]},
+        "decisions_equal": same if variant.endswith("fp32") or "torch" not in same else {"torch": same["torch"]},
     }
     return report, images
+
+
+def _golden_stages(
+    context: Context, variant: str, policy: CascadePolicy, images: list[str]
+) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """Log-odds of the golden images with all views, and after each earlier stage, by one engine."""
+    a = context.artifacts
+    engine, pre = open_variant(context, variant), read_preprocessing(context)
+    rows = []
+    for name in images:
+        pixels, boxes = open_views(a.golden / name, pre, max_pixels=context.config.compute.max_pixels)
+        rows.append((embed_views(engine, pixels), boxes))
+    views = pad_views(rows)
+    log_odds = engine.aggregate(views.embeddings, views.boxes, views.mask).log_odds
+    return log_odds, stage_log_odds(engine, views, policy.plan)
 
 
 def _lineage(context: Context, licence: str) -> dict[str, Any]:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
+from typing import Any
+
+import numpy as np
 
 from workzone import calibration, decisions
+from workzone.bundle.cascade import stage_log_odds
 from workzone.bundle.schema import hash_engine
+from workzone.calibration import Calibrator
 from workzone.config import RunConfig
 from workzone.data.roles import CalibData
 from workzone.decisions import POLICIES, Policy, fit_policy, issue
+from workzone.decisions.failure import FailureModel, FitMistakes, compare_measures
+from workzone.decisions.policies.cascade import CascadePolicy
+from workzone.decisions.policies.gate import GatePolicy
+from workzone.decisions.policies.scrc import SelectivePolicy
 from workzone.decisions.uncertainty import from_views
-from workzone.errors import ConfigError
+from workzone.decisions.uncertainty.names import EMBEDDING_VARIANCE, MAX_PROBABILITY
 from workzone.files import read_json, sha256_file, sha256_json, write_json
 from workzone.pipeline.artifacts import Artifacts
+from workzone.pipeline.cascade import plan_cascade
 from workzone.pipeline.phase import Context, PhaseSpec
 from workzone.pipeline.phases.calibrate import calibration_parts
+from workzone.pipeline.phases.embedding import embed_role, open_variant
 from workzone.pipeline.variants import ENGINE_KEYS, variants
 from workzone.predictions import FloatArray, Predictions
 
@@ -26,13 +38,12 @@ def _run(context: Context) -> None:
         predictions = Predictions.load(artifacts.calibration_scores(variant))
         first, second = calibration_parts(data.with_scores(predictions), context.config)
         calibrator = calibration.from_dict(read_json(artifacts.calibrator(variant)))
-        policy = fit_policy(
-            make_policy(context.config),
-            calibrator,
-            second,
-            calibration=first,
-            uncertainty=measures(predictions, second, calibrator(second.scores)),
-        )
+        p = calibrator.apply(second)
+        measured = measures(predictions, second, p)
+        policy, given = make_policy(context.config), measured
+        if isinstance(policy, CascadePolicy):
+            policy, given = plan_policy(context, data, variant, policy, calibrator, first, second)
+        policy = fit_policy(policy, calibrator, second, calibration=first, uncertainty=given)
         name, _, precision = variant.partition("-")
         certificate = issue(
             policy,
@@ -46,6 +57,8 @@ def _run(context: Context) -> None:
         )
         write_json(artifacts.policy(variant), policy.to_dict())
         write_json(artifacts.certificate(variant), certificate.model_dump(mode="json"))
+        table = compare_uncertainty(predictions, second, p, measured, policy, seed=context.config.seed)
+        write_json(artifacts.uncertainty(variant), table)
         context.progress.message(f"  {variant}: " + " ".join(certificate.sentences()[:-1]))
 
 
@@ -53,22 +66,91 @@ def make_policy(config: RunConfig) -> Policy:
     """The unfitted policy of the configuration."""
     chosen = config.decide
     known = inspect.signature(POLICIES[chosen.policy]).parameters
-    if chosen.unit == "group" and chosen.policy != "argmax" and "unit" not in known:
-        raise ConfigError(
-            f"policy {chosen.policy!r} makes its promise about images only",
-            where="decide.unit=group",
-            fix="use decide.unit=image, or one of the policies threshold, crc, lac, mondrian, aps",
-        )
-    return decisions.create(chosen.policy, **{k: v for k, v in chosen.model_dump().items() if k in known})
+    options: dict[str, Any] = {k: v for k, v in chosen.model_dump().items() if k in known}
+    if "fit_model" in known and chosen.gate_model == "mlp":
+        options["fit_model"] = network(config.seed)
+    return decisions.create(chosen.policy, **options)
+
+
+def plan_policy(
+    context: Context,
+    data: CalibData,
+    variant: str,
+    policy: CascadePolicy,
+    calibrator: Calibrator,
+    first: CalibData,
+    second: CalibData,
+) -> tuple[CascadePolicy, dict[str, FloatArray]]:
+    """The cascade planned on ``first``, not yet certified, and the log-odds of its stages on ``second``.
+
+    The views come from the cache of embeddings that phase calibrate filled.
+    """
+    engine = open_variant(context, variant)
+    views = embed_role(context, data, engine, f"export/{variant}")
+    row = {image_id: i for i, image_id in enumerate(data.ids.tolist())}
+    one, two = (np.array([row[i] for i in part.ids.tolist()], dtype=np.int64) for part in (first, second))
+    plan = plan_cascade(context.config, engine, first, views.take(one), calibrator)
+    return policy.with_plan(plan, context.config.decide.budget), stage_log_odds(engine, views.take(two), plan)
+
+
+def network(seed: int) -> FitMistakes:
+    """What trains the network of the failure gate."""
+    from workzone.training.gate import fit_mlp
+
+    return partial(fit_mlp, seed=seed)
+
+
+def compare_uncertainty(
+    predictions: Predictions,
+    data: CalibData,
+    probability: FloatArray,
+    measured: dict[str, FloatArray] | None,
+    policy: Policy,
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """The table of ``compare_measures`` on the images of ``data``, with what ``policy`` uses marked as chosen.
+
+    ``policy`` is its name, ``gate`` its own comparison where it is a failure gate: that one rests on half of the
+    images, as the promise needs the other half, and decides. The table is made after the fact and changes nothing.
+    """
+    about = {"policy": policy.name, "gate": None}
+    if measured is None:
+        sentence = "The views were not scored, so there is nothing to compare."
+        return {**about, "n": len(data), "used": MAX_PROBABILITY, "sentence": sentence, "rows": []}
+    used = MAX_PROBABILITY
+    if isinstance(policy, SelectivePolicy):
+        used = policy.select_by
+    elif isinstance(policy, GatePolicy) and policy.comparison is not None:
+        about["gate"] = policy.comparison.sentence()
+        used = MAX_PROBABILITY if policy.model is None else f"{policy.gate_model} gate"
+    shown = dict(measured)
+    if EMBEDDING_VARIANCE in predictions.columns:
+        shown[EMBEDDING_VARIANCE] = predictions.columns[EMBEDDING_VARIANCE][rows_of(predictions, data)].astype(float)
+    # Sums in another order round differently; the result belongs to the images, not to their order.
+    order = np.argsort(data.ids)
+    table = compare_measures(
+        {name: values[order] for name, values in shown.items()},
+        ((probability >= 0.5) != (data.labels == 1))[order],
+        data.groups[order],
+        models={"logistic": FailureModel.fit, "mlp": network(seed)},
+        inputs=tuple(measured),
+        used=used,
+    )
+    return {**about, **table}
 
 
 def measures(predictions: Predictions, data: CalibData, probability: FloatArray) -> dict[str, FloatArray] | None:
     """Uncertainty measures of the images of ``data``, None where the views were not scored."""
     if predictions.view_log_odds is None:
         return None
+    return from_views(probability, predictions.view_log_odds[rows_of(predictions, data)])
+
+
+def rows_of(predictions: Predictions, data: CalibData) -> list[int]:
+    """Row in ``predictions`` of each image of ``data``."""
     row = {image_id: i for i, image_id in enumerate(predictions.ids.tolist())}
-    order = [row[image_id] for image_id in data.ids.tolist()]
-    return from_views(probability, predictions.view_log_odds[order])
+    return [row[image_id] for image_id in data.ids.tolist()]
 
 
 def engine_files(artifacts: Artifacts, variant: str) -> dict[str, str]:
@@ -78,14 +160,15 @@ def engine_files(artifacts: Artifacts, variant: str) -> dict[str, str]:
 
 SPEC = PhaseSpec(
     name="decide",
-    version=1,
+    version=2,
     config=("seed", "decide", "calibrate.fraction", *ENGINE_KEYS),
     inputs=lambda a, c: [
+        *([a.manifest] if c.decide.policy == CascadePolicy.name else []),
         a.splits,
         a.preprocessing,
         *(p for v in variants(c) for p in (a.engine(v), a.calibration_scores(v), a.calibrator(v))),
     ],
-    outputs=lambda a, c: [p for v in variants(c) for p in (a.policy(v), a.certificate(v))],
+    outputs=lambda a, c: [p for v in variants(c) for p in (a.policy(v), a.certificate(v), a.uncertainty(v))],
     roles=(CalibData.role,),
     run=_run,
 )

@@ -31,7 +31,14 @@ def _run(context: Context) -> None:
             strict=not config.source.skip_unreadable,
             progress=advance,
             workers=workers(config),
+            max_pixels=config.compute.max_pixels,
         )
+    if config.source.review is not None:
+        from workzone.data.quality.review import apply_review, read_review
+
+        applied = apply_review(manifest, read_review(config.source.review))
+        manifest = applied.manifest
+        context.progress.message(f"  review obeyed: {applied.sentence()}")
     if manifest.frame["label"].null_count() == len(manifest):
         raise DataError(
             "none of the images has a label, so nothing can be trained",
@@ -104,8 +111,8 @@ def workers(config: RunConfig) -> int:
 SPEC = PhaseSpec(
     name="prepare",
     version=1,
-    config=("data", "seed", "source", "split"),
-    inputs=lambda a, c: [c.split.file] if c.split.file else [],
+    config=("data", "seed", "source", "split", "compute.max_pixels"),
+    inputs=lambda a, c: [file for file in (c.split.file, c.source.review) if file],
     outputs=lambda a, c: [a.manifest, a.splits, a.rejected, *([a.synthetic] if c.data == "synthetic" else [])],
     roles=(),
     run=_run,

@@ -4,52 +4,49 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from workzone.bundle.embedding import ViewEmbeddings
 from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
+from workzone.config import RunConfig
+from workzone.config.models import TrainConfig
 from workzone.data.roles import RoleData, SelectData, TrainData
-from workzone.files import write_json
+from workzone.files import read_json, write_json
 from workzone.pipeline.phase import Context, PhaseSpec
 from workzone.pipeline.phases.embedding import embed_role
 from workzone.pipeline.tracking import track
 from workzone.vision import Preprocessing
 
 if TYPE_CHECKING:
+    from workzone.models.backbones import Backbone
     from workzone.training.features import Features
     from workzone.training.fuse import HeadFit
 
 
 def _run(context: Context) -> None:
     from workzone.export.onnx import export_backbone
-    from workzone.models.backbones import create_backbone
+    from workzone.models.backbones import create_backbone, load_backbone
     from workzone.models.storage import save_head
     from workzone.training.probe import fit_probe
 
     config, artifacts = context.config, context.artifacts
     train, select = context.open(TrainData), context.open(SelectData)
     settings = config.train
-    backbone = create_backbone(config.model, drop_path=settings.drop_path, checkpointing=settings.checkpointing)
+    if config.pretrain.method == "none":
+        backbone = create_backbone(config.model, drop_path=settings.drop_path, checkpointing=settings.checkpointing)
+    else:
+        backbone = load_backbone(artifacts.pretrain, drop_path=settings.drop_path, checkpointing=settings.checkpointing)
     pre = Preprocessing(image_size=backbone.image_size, views=config.views)
     curve: dict[str, object] = {}
     if settings.method != "frozen":
-        from workzone.training.adapt import adapt_backbone
-
+        if config.augment.search:
+            settings = settings.model_copy(update={"augment": read_json(artifacts.augmentation)["augment"]})
         context.progress.message(f"  adapting {config.model.backbone} ({settings.method})")
-        adapted = adapt_backbone(
-            backbone,
-            train,
-            select,
-            settings,
-            folder=artifacts.train,
-            seed=config.seed,
-            device=config.compute.device,
-            workers=config.compute.workers,
-            tracking=config.tracking,
-        )
-        backbone, curve = adapted.backbone, adapted.metrics
+        backbone, curve = _adapt(context, backbone, train, select, settings)
     write_json(artifacts.preprocessing, pre.model_dump(mode="json"))
     context.progress.message("  writing the backbone as ONNX")
     export_backbone(backbone, artifacts.backbone_onnx)
-    if settings.method != "frozen":
+    if stores_backbone(config):
         from workzone.models.backbones import save_backbone
 
         save_backbone(backbone, artifacts.adapted)
@@ -60,6 +57,35 @@ def _run(context: Context) -> None:
     save_head(fit.head, artifacts.train, name="probe")
     track_heads(context, fit)
     write_json(artifacts.train_metrics, {"adaptation": curve, "probe": fit.metrics(), "licence": backbone.licence})
+
+
+def _adapt(
+    context: Context, backbone: Backbone, train: TrainData, select: SelectData, settings: TrainConfig
+) -> tuple[Backbone, dict[str, object]]:
+    from workzone.training.adapt import adapt_backbone
+    from workzone.training.distributed import adapt_distributed, launch_command
+
+    config, folder = context.config, context.artifacts.train
+    layout = config.views if settings.views else None
+    device, workers = config.compute.device, config.compute.workers
+    if settings.processes * settings.nodes == 1:
+        adapted = adapt_backbone(
+            backbone, train, select, settings, folder=folder, seed=config.seed, device=device, workers=workers,
+            tracking=config.tracking, layout=layout,
+        )  # fmt: skip
+        return adapted.backbone, adapted.metrics
+    if settings.nodes > 1:
+        command = " ".join(launch_command(settings, folder / "job"))
+        context.progress.message(f"  waiting for {settings.nodes - 1} more machines to run: {command}")
+    return adapt_distributed(
+        backbone, train, select, settings, folder=folder, seed=config.seed, device=device, workers=workers,
+        tracking=config.tracking, layout=layout,
+    )  # fmt: skip
+
+
+def stores_backbone(config: RunConfig) -> bool:
+    """Whether the backbone of the run is another than the one that was given."""
+    return config.train.method != "frozen" or config.pretrain.method != "none"
 
 
 def track_heads(context: Context, fit: HeadFit) -> None:
@@ -77,20 +103,26 @@ def to_features(views: ViewEmbeddings, data: RoleData) -> Features:
     """Embeddings and labels of one role, as the heads train on them."""
     from workzone.training.features import Features
 
-    return Features(views.embeddings, views.boxes, views.mask, data.labels, data.role)
+    groups = np.unique(data.groups, return_inverse=True)[1].astype(np.int64)
+    return Features(views.embeddings, views.boxes, views.mask, data.labels, data.role, groups=groups)
 
 
 SPEC = PhaseSpec(
     name="train",
     version=1,
     config=("seed", "views", "model", "train"),
-    inputs=lambda a, c: [a.manifest, a.splits],
+    inputs=lambda a, c: [
+        a.manifest,
+        a.splits,
+        *(a.pretrained if c.pretrain.method != "none" else []),
+        *([a.augmentation] if c.augment.search else []),
+    ],
     outputs=lambda a, c: [
         a.backbone_onnx,
         a.preprocessing,
         *a.head_files(a.train, "probe"),
         a.train_metrics,
-        *([a.adapted] if c.train.method != "frozen" else []),
+        *([a.adapted] if stores_backbone(c) else []),
     ],
     roles=(TrainData.role, SelectData.role),
     run=_run,

@@ -1,0 +1,165 @@
+"""Whole image, views, poolings, aggregators and two backbones, on the same folds of frozen features.
+
+    python benchmarks/views.py --images FOLDER_OR_TABLE [--dinov2 FILE] [--splits 2] [--out FILE]
+
+Every image is scored by heads that saw none of its group: five folds of whole groups, dealt --splits times. Macro is
+the mean over the sources with nine images of each class or more. Intervals: paired draws of whole groups within their
+source, 95 %, not corrected for the number of rows. Passes are those of EfficientNet-Lite0 at 224 px that cost as much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+
+from workzone.bundle.embedding import EmbeddingCache, ViewEmbeddings, default_cache_folder, embed_images
+from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
+from workzone.config.models import FuseConfig, ModelConfig
+from workzone.config.views import ViewSpec
+from workzone.data.manifest import Manifest
+from workzone.data.roles import Role
+from workzone.data.sources.build import build_manifest
+from workzone.training.features import Features
+from workzone.training.fuse import fit_aggregator, score_features
+from workzone.tuning.judge import Images, judge
+from workzone.vision import Preprocessing
+
+LITE, DINO = "efficientnet_lite0", "dinov2_vits14"
+METRICS = ("macro_auroc", "auroc", "nll", "mcc")
+WHOLE, MIL = "whole image", "MIL head"
+
+
+def embedded(manifest: Manifest, model: ModelConfig, views: ViewSpec) -> ViewEmbeddings:
+    """Embeddings of all images, from the cache where they are known."""
+    from workzone.export.onnx import export_backbone
+    from workzone.models.backbones import create_backbone
+
+    backbone = create_backbone(model)
+    pre = Preprocessing(image_size=backbone.image_size, views=views)
+    with tempfile.TemporaryDirectory() as folder:
+        file = export_backbone(backbone, Path(folder))
+        engine = OnnxRuntimeEngine.open(Path(folder), head=False)
+        return embed_images(
+            [str(p) for p in manifest.paths],
+            manifest.frame["sha256"].to_list(),
+            engine,
+            pre,
+            cache=EmbeddingCache(default_cache_folder(), engine, file, pre),
+            workers=engine.threads,
+            max_pixels=120_000_000,
+        )
+
+
+def out_of_fold(
+    views: ViewEmbeddings, images: Images, options: dict[str, Any], splits: int, first: int | None
+) -> list[NDArray[np.float64]]:
+    """Log-odds (N,) of each dealing; ``first`` limits the views that are looked at."""
+    config = FuseConfig(**{"members": 2, "epochs": 40, "patience": 8, **options})
+    found = []
+    for deal in range(splits):
+        scores = np.full(len(images.labels), np.nan)
+        folds = StratifiedGroupKFold(5, shuffle=True, random_state=deal)
+        for fold, (rest, test) in enumerate(folds.split(images.labels, images.labels, images.groups)):
+            inner = StratifiedGroupKFold(8, shuffle=True, random_state=fold)
+            fit, stop = next(inner.split(rest, images.labels[rest], images.groups[rest]))
+            parts = [
+                _part(views, images, rows, role, first)
+                for rows, role in ((rest[fit], Role.TRAIN), (rest[stop], Role.VAL_SELECT), (test, Role.VAL_TEST))
+            ]
+            head = fit_aggregator(parts[0], parts[1], config, seed=100 * deal + fold).head
+            scores[test] = score_features(head, parts[2])
+        found.append(scores)
+    return found
+
+
+def _part(views: ViewEmbeddings, images: Images, rows: Any, role: Role, first: int | None) -> Features:
+    data = Features(views.embeddings[rows], views.boxes[rows], views.mask[rows], images.labels[rows], role)
+    return data if first is None else data.views(first)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="labelled folder or table")
+    parser.add_argument("--dinov2", type=Path, help="safetensors file of DINOv2 ViT-S/14 in timm's naming")
+    parser.add_argument("--splits", type=int, default=2)
+    parser.add_argument("--resamples", type=int, default=2000)
+    parser.add_argument("--out", type=Path, help="write the table as JSON")
+    args = parser.parse_args()
+    manifest = build_manifest(args.images)
+    frame = manifest.frame
+    images = Images(
+        frame["label"].to_numpy().astype(np.int64),
+        np.array(frame["group"].to_list(), dtype=np.str_),
+        np.array(frame["source"].fill_null("unknown").to_list(), dtype=np.str_),
+    )
+    grid, whole = ViewSpec(), ViewSpec(layout="global")
+    sets = {
+        "mean": embedded(manifest, ModelConfig(pooling="avg"), grid),
+        "mean+max": embedded(manifest, ModelConfig(pooling="avg_max"), grid),
+        "448": embedded(manifest, ModelConfig(pooling="avg_max", image_size=448), whole),
+    }
+    if args.dinov2:
+        sets["dino"] = embedded(manifest, ModelConfig(backbone=DINO, weights=str(args.dinov2)), grid)
+        both = np.concatenate([sets["mean+max"].embeddings, sets["dino"].embeddings], axis=2)
+        sets["both"] = replace(sets["mean+max"], embeddings=both)
+    topk, lse = {"aggregator": "topk_mean"}, {"aggregator": "logsumexp"}
+    rows: dict[str, tuple[str, dict[str, Any], int | None, float]] = {
+        WHOLE: ("mean", topk, 1, 1),
+        MIL: ("mean", lse, None, 10),
+        "top-k mean": ("mean", topk, None, 10),
+        "whole image, mean and max of cells": ("mean+max", topk, 1, 1),
+        "whole image at 448 px, mean and max of cells": ("448", topk, None, 4),
+        "log-sum-exp, mean and max of cells": ("mean+max", lse, None, 10),
+        "top-k mean, mean and max of cells (default)": ("mean+max", topk, None, 10),
+        "noisy-or, mean and max of cells": ("mean+max", {"aggregator": "noisy_or"}, None, 10),
+        "gated attention, mean and max of cells": ("mean+max", {"aggregator": "attention"}, None, 10),
+        "view attention, mean and max of cells": ("mean+max", {"aggregator": "view_attention"}, None, 10),
+        "four views, mean and max of cells": ("mean+max", topk, 4, 4),
+    }
+    if args.dinov2:
+        rows |= {
+            "DINOv2-S, top-k mean": ("dino", topk, None, 75),
+            "both backbones, top-k mean": ("both", topk, None, 85),
+        }
+    scores = {}
+    for name, (features, options, first, _) in rows.items():
+        scores[name] = out_of_fold(sets[features], images, options, args.splits, first)
+        print(f"{name}: trained", flush=True)
+    against = {
+        base: judge(images, scores, METRICS, baseline=base, resamples=args.resamples, seed=0, fewest=9)
+        for base in (WHOLE, MIL)
+    }
+    table = []
+    head = ("macro AUROC", "less whole image", "less MIL head", "AUROC", "NLL", "MCC")
+    print(f"\nn = {len(images.labels)}, {int(images.labels.sum())} roadwork, {len(np.unique(images.groups))} groups")
+    print("| head over views | passes | " + " | ".join(head) + " |")
+    print("|---|---|" + "---|" * len(head))
+    for to_whole, to_mil in zip(against[WHOLE], against[MIL], strict=True):
+        name, f = to_whole["variant"], to_whole["figures"]
+        differences = [r["differences"]["macro_auroc"] for r in (to_whole, to_mil)]
+        shown = [f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" for d in differences]
+        cells = [str(f["macro_auroc"]), *shown, *(str(f[m]) for m in ("auroc", "nll", "mcc"))]
+        print(f"| {name} | {rows[name][3]:g} | " + " | ".join(cells) + " |")
+        sources = {s: asdict(v) for s, v in to_whole["sources"].items()}
+        table.append({"row": name, "figures": {m: asdict(v) for m, v in f.items()}, "sources": sources})
+    print(
+        "\n"
+        + "\n".join(
+            f"{r['row']}: " + ", ".join(f"{s} {v['value']:.3f}" for s, v in r["sources"].items()) for r in table
+        )
+    )
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(table, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

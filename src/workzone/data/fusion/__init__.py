@@ -1,0 +1,1 @@
+"""Several data sets as one: ids, groups, provenance and licence of each image, and how much it counts."""

@@ -1,0 +1,1 @@
+"""Which images are worth a person's look or a place in the training set; written as manifests, decided by people."""

@@ -1,0 +1,99 @@
+"""Reviewed labels, joined with the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workzone.errors import DataError
+from workzone.monitoring.table import Columns, Log, TableLog
+from workzone.predictions import FloatArray, IntArray, StrArray
+
+_LABELS = {"1": 1, "roadwork": 1, "true": 1, "0": 0, "no_roadwork": 0, "false": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """M predictions whose true label is known, in the order of the review.
+
+    Attributes:
+        ids: (M,) images.
+        labels: (M,) 0 or 1.
+        probability: (M,) what was announced.
+        codes: (M,) what was answered, -1 for abstain.
+        weights: (M,) in (0, 1], proportional to 1 / (probability of being reviewed).
+        unknown: labels of images that the log does not hold.
+    """
+
+    ids: StrArray
+    labels: IntArray
+    probability: FloatArray
+    codes: NDArray[np.int64]
+    weights: FloatArray
+    unknown: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def join(columns: Columns, log: Log, where: str) -> Reviewed:
+    """Labels (columns ``id`` or ``path``, ``label``, optionally ``weight``) of images in ``log``, in their given order.
+
+    An image that was predicted more than once counts with its first prediction. A second label of an image is an error.
+
+    Raises:
+        DataError: a column is missing or malformed, or an image has two labels.
+    """
+    ids = columns.get("id", columns.get("path"))
+    if ids is None or "label" not in columns:
+        raise DataError("reviewed labels need the columns id (or path) and label", where=where)
+    place: dict[str, int] = {}
+    for at, name in enumerate(log.ids.tolist()):
+        place.setdefault(name, at)
+    weights: Any = columns.get("weight", [1.0] * len(ids))
+    rows, labels, kept, seen, unknown = [], [], [], set(), 0
+    for name, label, weight in zip(map(str, ids), columns["label"], weights, strict=True):
+        if label is None or label == "":
+            continue
+        text = str(int(label)) if isinstance(label, (int, float)) and label in (0, 1) else str(label).strip().lower()
+        if text not in _LABELS:
+            raise DataError(f"unknown label {str(label)[:40]!r}", where=f"{where}, {name}", fix="say 0 or 1")
+        if name in seen:
+            raise DataError(f"the image {name!r} has two labels", where=where, fix="keep one of them")
+        seen.add(name)
+        try:
+            share = float(weight)
+        except (TypeError, ValueError) as error:
+            raise DataError("a weight is no number", where=f"{where}, {name}") from error
+        if not 0 < share <= 1:
+            raise DataError(
+                f"weight {share:g} lies outside (0, 1]",
+                where=f"{where}, {name}",
+                fix="divide the smallest review probability in use by that of the image",
+            )
+        if name not in place:
+            unknown += 1
+            continue
+        rows.append(place[name])
+        labels.append(_LABELS[text])
+        kept.append(share)
+    index = np.array(rows, dtype=np.int64)
+    return Reviewed(
+        ids=log.ids[index],
+        labels=np.array(labels, dtype=np.int64),
+        probability=log.probability[index],
+        codes=log.codes[index],
+        weights=np.array(kept, dtype=np.float64),
+        unknown=unknown,
+    )
+
+
+def load_reviewed(path: Path, log: Log) -> Reviewed:
+    """Read reviewed labels from a CSV, Parquet or JSON lines file, see ``join``."""
+    if not path.is_file():
+        raise DataError("there are no reviewed labels here", where=str(path))
+    return join(TableLog(path).columns(), log, str(path))

@@ -1,0 +1,1 @@
+"""Versions of bundles, who serves, who follows, and the evidence that decides it."""

@@ -1,0 +1,118 @@
+"""Start the server in this process, or in several that share one address."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from workzone.errors import CheckFailedError, ConfigError
+from workzone.serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    import uvicorn
+
+_FAILED = 3
+
+
+def serve(settings: ServeSettings) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish what was accepted and return.
+
+    Raises:
+        WorkzoneError: the settings, the keys or the bundle are not good; found before anything listens.
+    """
+    from workzone.serving.keys import ApiKeys
+
+    settings.require_safe_bind()
+    if settings.api_key_file is not None:
+        ApiKeys.load(settings.api_key_file)
+    _serve_alone(settings) if settings.workers == 1 else _serve_many(settings)
+
+
+def _config(settings: ServeSettings, app: object) -> uvicorn.Config:
+    import uvicorn
+
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        factory=isinstance(app, str),
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        access_log=False,  # the gate writes one line a request, without addresses
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        lifespan="on",
+        timeout_graceful_shutdown=settings.grace_seconds,
+    )
+
+
+def _serve_alone(settings: ServeSettings) -> None:
+    import uvicorn
+
+    from workzone.serving.app import create_app
+    from workzone.serving.model import Model
+
+    # Opened here, so that a bad bundle is one sentence instead of a failed start-up of the server.
+    model = Model.load(settings.bundle, threads=settings.threads)
+    server = uvicorn.Server(_config(settings, create_app(settings, model=model)))
+    # After a graceful end uvicorn raises the signal once more; it has been obeyed by then.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        server.run()
+    except SystemExit as error:
+        raise _not_started(settings) from error
+    if not server.started:
+        raise _not_started(settings)
+
+
+def _serve_many(settings: ServeSettings) -> None:
+    from uvicorn.supervisors import Multiprocess
+
+    from workzone.bundle import Detector
+    from workzone.serving.metrics import MULTIPROCESS
+
+    class Supervisor(Multiprocess):
+        """Remembers whether it was asked to stop."""
+
+        asked = False
+
+        def handle_int(self) -> None:
+            self.asked = True
+            super().handle_int()
+
+        def handle_term(self) -> None:
+            self.asked = True
+            super().handle_term()
+
+    Detector.load(settings.bundle, threads=1)  # as above
+    settings.to_environment()
+    with ExitStack() as stack:
+        if not os.environ.get(MULTIPROCESS):
+            # Must be set before prometheus_client is imported in a worker.
+            os.environ[MULTIPROCESS] = stack.enter_context(tempfile.TemporaryDirectory(prefix="workzone-metrics-"))
+        config = _config(settings, "workzone.serving.app:from_environment")
+        try:
+            socket = config.bind_socket()
+        except SystemExit as error:
+            raise _not_started(settings) from error
+        supervisor = Supervisor(config, sockets=[socket])
+        supervisor.run()
+        socket.close()
+        # A worker that is stopped while it starts ends in the same way as one that cannot start.
+        if not supervisor.asked and any(p.exitcode == _FAILED for p in supervisor.processes):
+            raise CheckFailedError("a worker did not start", where=settings.host, fix="read what it said above")
+
+
+def _not_started(settings: ServeSettings) -> ConfigError:
+    sys.stderr.flush()
+    return ConfigError(
+        "the server could not start",
+        where=f"{settings.host}:{settings.port}",
+        fix="read what it said above; where the address is in use, take another --port",
+    )

@@ -1,0 +1,1 @@
+"""Learning of a backbone from images without their labels."""

@@ -1,0 +1,96 @@
+"""``workzone export``: a bundle of its own from a run, an artefact beside bundles, and plain refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from helpers.command import workzone
+from workzone.bundle import Detector, verify_bundle
+from workzone.cli.main import app
+from workzone.config import RunConfig
+from workzone.config.load import build_config, load_config
+from workzone.errors import ConfigError, MissingExtraError
+from workzone.pipeline.variants import variants, with_variant
+
+
+def refused(*words: object) -> Exception:
+    """The error that a command ends with."""
+    result = CliRunner().invoke(app, ["export", *(str(w) for w in words)])
+    assert result.exception is not None
+    return result.exception  # type: ignore[return-value]
+
+
+def test_variant_is_added_once_and_checked() -> None:
+    config = load_config(["data=x", "out=y", "export.also=[openvino-fp32]"])
+    added = build_config(with_variant(config, "openvino-bf16"))
+    assert isinstance(added, RunConfig)
+    assert variants(added) == ["onnxruntime-fp32", "openvino-fp32", "openvino-bf16"]
+    assert build_config(with_variant(added, "openvino-bf16")) == added
+    assert build_config(with_variant(config, "onnxruntime-fp32")) == config
+    with pytest.raises(ConfigError, match=r"export\.also"):
+        build_config(with_variant(config, "onnxruntime-bf16"))
+    with pytest.raises(ConfigError, match="onnxruntime has no bf16"):
+        load_config(["data=x", "out=y", "export.precision=bf16"])
+    assert load_config(["data=x", "out=y", "export.engine=openvino", "export.precision=bf16"])
+
+
+def test_refusals_without_a_run(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "neither a run nor a bundle" in str(refused(tmp_path, "--engine", "openvino", "--out", out))
+    assert "neither a run nor a bundle" in str(refused(tmp_path, "--engine", "aoti", "--out", out))
+    assert "no engine 'caffe'" in str(refused(tmp_path, "--engine", "caffe", "--out", out))
+    assert not out.exists()
+
+
+def test_bundle_alone_is_refused_with_what_to_do(tiny_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    error = refused(tiny_bundle, "--engine", "openvino", "--precision", "bf16", "--out", out)
+    assert isinstance(error, ConfigError)
+    assert "no calibration images" in str(error)
+    assert "export.also=[openvino-bf16]" in str(error)
+    assert "trained network" in str(refused(tiny_bundle, "--engine", "aoti", "--out", out))
+    try:
+        import tensorrt  # noqa: F401
+    except ImportError:
+        assert isinstance(refused(tiny_bundle, "--engine", "tensorrt", "--out", out), MissingExtraError)
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_artefact_of_a_run(tiny_run: Path, tmp_path: Path) -> None:
+    from workzone.export.artefacts import open_artefact
+
+    result = CliRunner().invoke(app, ["export", str(tiny_run), "--engine", "torch", "--out", str(tmp_path / "out")])
+    assert result.exception is None, result.output
+    digest = result.output.rpartition("sha256=")[2].strip()
+    assert open_artefact(tmp_path / "out", sha256=digest).image_size == 64
+    assert "not empty" in str(refused(tiny_run, "--engine", "torch", "--out", tmp_path / "out"))
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+@pytest.mark.timeout(400)
+def test_run_gives_a_bundle_with_its_own_certificate(tiny_run: Path, tmp_path: Path) -> None:
+    ov = pytest.importorskip("openvino")
+    bf16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    precision = "bf16" if bf16 else "fp32"
+    run, out = Path(shutil.copytree(tiny_run, tmp_path / "moved")), tmp_path / "out"
+    words = ("export", run, "--engine", "openvino", "--precision", precision, "--out", out)
+    done = workzone(*words, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [c.name for c in verify_bundle(out) if not c.passed] == []
+    manifest = Detector.load(out).manifest
+    assert (manifest.engine.name, manifest.engine.precision) == ("openvino", precision)
+    own, base = (json.loads((p / "certificate.json").read_text()) for p in (out, run / "bundle"))
+    assert own["engine"] == f"openvino-{precision}"
+    assert own["engine_sha256"] != base["engine_sha256"]
+    parity = json.loads((run / "export" / "parity.json").read_text())["engines"][f"openvino-{precision}"]
+    assert parity["max_difference"] > 0
+    assert 0.9 < parity["least_cosine_of_embeddings"] <= 1.0 + 1e-6
+    assert workzone(*words).returncode == 2, "the folder is not empty now"
+    assert f"openvino-{precision}" in (run / "config.yaml").read_text()

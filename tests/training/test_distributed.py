@@ -1,0 +1,88 @@
+"""Two processes on the CPU (gloo) train what one process trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.launched import train
+from workzone.config.models import TrainConfig
+from workzone.errors import ConfigError
+from workzone.training.distributed import batch_share, launch_command
+from workzone.training.images import SeededOrder
+
+HELPER = Path(__file__).parents[1] / "helpers" / "launched.py"
+SRC = Path(__file__).parents[2] / "src"
+
+
+def launch(out: Path, strategy: str, epochs: int) -> list[dict]:
+    out.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(HELPER), str(out),
+         strategy, str(epochs)],
+        env=os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads((out / f"rank{r}.json").read_text()) for r in (0, 1)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_train_as_one(tmp_path, strategy):
+    alone = train(tmp_path / "alone", "auto", 3)
+    both = launch(tmp_path / "two", strategy, 3)
+    assert len(alone["trace"]) == 12
+    assert np.ptp([loss for _, loss in alone["trace"]]) > 0.05
+    for rank in both:
+        assert [at for at, _ in rank["trace"]] == [at for at, _ in alone["trace"]]
+        assert [x for _, x in rank["trace"]] == pytest.approx([x for _, x in alone["trace"]], abs=2e-5)
+        assert rank["metrics"]["processes"] == 2
+        assert rank["weights"] == pytest.approx(alone["weights"], rel=1e-4)
+        assert rank["scores"] == pytest.approx(alone["scores"], abs=1e-3)
+        assert rank["metrics"]["val_select"] == pytest.approx(alone["metrics"]["val_select"], abs=1e-3)
+        assert rank["metrics"]["best_epoch"] == alone["metrics"]["best_epoch"]
+    names = {p.name for p in (tmp_path / "two" / "checkpoints").iterdir()}
+    assert names == {p.name for p in (tmp_path / "alone" / "checkpoints").iterdir()}
+    # Rank 1 wrote nothing: one line for each epoch, and, but for shared weights, one for the validation at the end.
+    lines = [(tmp_path / n / "logs" / "csv" / "metrics.csv").read_text().count("\n") for n in ("alone", "two")]
+    assert lines[1] == lines[0] - (strategy == "fsdp2")
+
+    # Taken up where it ended: nothing is left to do, and the result is the same.
+    again = launch(tmp_path / "two", strategy, 3)
+    assert [rank["trace"] for rank in again] == [[], []]
+    assert again[0]["weights"] == both[0]["weights"]
+
+
+def test_processes_share_each_step_of_the_one_order():
+    whole = SeededOrder(10, 3)
+    parts = [SeededOrder(10, 3, rank=r, world=4) for r in range(4)]
+    for order in (whole, *parts):
+        order.set_epoch(2)
+    shown = [list(p) for p in parts]
+    assert [len(s) for s in shown] == [len(p) for p in parts] == [3, 3, 3, 3]
+    assert [shown[i % 4][i // 4] for i in range(10)] == list(whole)
+    assert np.unique(np.concatenate(shown)).tolist() == list(range(10))
+
+
+def test_steps_must_divide(monkeypatch):
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    assert batch_share(TrainConfig(batch_size=9)) == 3
+    with pytest.raises(ConfigError, match="multiple of 3"):
+        batch_share(TrainConfig(batch_size=8))
+
+
+def test_the_command_of_many_machines_names_where_they_meet(tmp_path):
+    with pytest.raises(ValueError, match="rendezvous"):
+        TrainConfig(nodes=2)
+    config = TrainConfig(nodes=2, processes=4, rendezvous="first:29500")
+    command = launch_command(config, tmp_path)
+    assert "--nnodes=2" in command
+    assert "--rdzv-endpoint=first:29500" in command
+    assert "--standalone" in launch_command(TrainConfig(processes=2), tmp_path)
