@@ -35,12 +35,12 @@ def test_folds_hold_every_open_image_once_and_no_other(tiny_run: Path) -> None:
 
 def test_an_ablation_from_the_command_line_and_again(tiny_run: Path, tmp_path: Path) -> None:
     words = tiny_words(tmp_path / "unused", tiny_run.parent / "cache", "split.train=0.6", "split.val_calib=0.1")
-    call = ["ablate", *words, "--out", str(tmp_path / "a"), "--vary", "fuse.aggregator=topk_mean", "--folds", "2"]
+    call = ["ablate", *words, "--out", str(tmp_path / "a"), "--vary", "fuse.aggregator=logsumexp", "--folds", "2"]
     call += ["--resamples", "100", "--fewest", "2", "--metric", "auroc"]
     done = workzone(*call)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "a" / "ablation.json").read_text())
-    assert [r["variant"] for r in result["rows"]] == ["baseline", "fuse.aggregator=topk_mean", "one view"]
+    assert [r["variant"] for r in result["rows"]] == ["baseline", "fuse.aggregator=logsumexp", "one view"]
     assert (tmp_path / "a" / "forest.png").read_bytes().startswith(b"\x89PNG")
     moved = result["rows"][1]["differences"]["auroc"]
     assert moved["low"] <= moved["value"] <= moved["high"]
