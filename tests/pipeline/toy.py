@@ -81,6 +81,9 @@ def main() -> None:
             if number == signal.SIGCONT:
                 print("reached", flush=True)
                 sys.stdin.read()
+            if number == signal.SIGINT:
+                # A shell that started the tests in the background has it ignored.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             os.kill(os.getpid(), number)
 
     run_pipeline(config(out), phases(hook))
