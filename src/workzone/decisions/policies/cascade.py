@@ -16,16 +16,14 @@ from workzone.decisions.cascade.plan import Band, Plan
 from workzone.decisions.certificate import Guarantee, Unit
 from workzone.decisions.policies.base import (
     IfNotCertifiable,
-    Policy,
     best_threshold,
-    check_rates,
-    check_word,
     checked_probability,
     fit_inputs,
     make_decisions,
     rebuild,
     require_same_keys,
 )
+from workzone.decisions.policies.coverage import CoveragePolicy
 from workzone.decisions.policies.exits import unit_scores
 from workzone.decisions.risk import GRID, allowed_errors, certify_threshold, tightest_alpha
 from workzone.decisions.types import Code, Decisions
@@ -54,7 +52,7 @@ class Tested:
     needed: int
 
 
-class CascadePolicy(Policy):
+class CascadePolicy(CoveragePolicy):
     """Stops looking where the calibrated probability of a stage leaves the stage's band; then decides on it.
 
     ``no_roadwork`` where that probability is below t_low, ``roadwork`` where it is at least t_high, and ``abstain``
@@ -101,34 +99,26 @@ class CascadePolicy(Policy):
         if_not_certifiable: IfNotCertifiable = "uncertified",
         unit: Unit = "image",
     ) -> None:
-        check_rates(self.name, target_fnr=target_fnr, delta=delta)
-        where = f"policy {self.name!r}"
-        if not 0.0 <= min_coverage <= 1.0:
-            raise ConfigError(f"min_coverage is {min_coverage}, but must lie in [0, 1]", where=where)
-        check_word(self.name, "if_not_certifiable", if_not_certifiable, get_args(IfNotCertifiable))
-        check_word(self.name, "unit", unit, get_args(Unit))
+        super().__init__(
+            target_fnr=target_fnr,
+            delta=delta,
+            min_coverage=min_coverage,
+            if_not_certifiable=if_not_certifiable,
+            unit=unit,
+        )
         self.plan = plan if plan is not None else Plan.single()
-        self.target_fnr, self.delta, self.min_coverage = target_fnr, delta, min_coverage
-        self.if_not_certifiable, self.unit = if_not_certifiable, unit
         # A cascade of one stage has nothing to save, so any budget takes all views.
         self.budget = budget if plan is not None and len(plan.stages) > 1 else 1.0
         self.active = self._choose(self.budget)
         self.results: tuple[Tested, ...] = ()
         self.t_high = float("nan")
         self.n = 0
-        self.coverage = float("nan")
-        self.coverage_low = float("nan")
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Log-odds of the stages at which the chosen operating point can stop."""
         bands = self.plan.points[self.active].bands
         return tuple(name for name, band in zip(self.plan.names, bands, strict=True) if band != Band())
-
-    @property
-    def meets_min_coverage(self) -> bool:
-        """Whether the share of certification images that were decided reaches ``min_coverage``."""
-        return self.coverage >= self.min_coverage
 
     def at(self, budget: float) -> Self:
         """The same cascade at the dearest operating point with a mean cost within ``budget``.
@@ -243,14 +233,6 @@ class CascadePolicy(Policy):
             needed=int(n_needed_for(errors, self.target_fnr, self.delta)),
         )
 
-    def _measure_coverage(self, probability: FloatArray, uncertainty: Mapping[str, FloatArray] | None) -> None:
-        from workzone.metrics.proportions import clopper_pearson_upper  # the predict path imports this module
-
-        n = len(probability)
-        decided = int(self.decide(probability, uncertainty).accepted.sum())
-        self.coverage = decided / n
-        self.coverage_low = 1.0 - float(clopper_pearson_upper(n - decided, n, self.delta))
-
     @property
     def certified_points(self) -> int:
         """How many points, from the dearest on, are certified at once."""
@@ -332,14 +314,7 @@ class CascadePolicy(Policy):
             "t_high": self.t_high,
             "results": [_row(r) for r in self.results],
             "n": self.n,
-            "target_fnr": self.target_fnr,
-            "delta": self.delta,
-            "min_coverage": self.min_coverage,
-            "if_not_certifiable": self.if_not_certifiable,
-            "unit": self.unit,
-            "coverage": self.coverage,
-            "coverage_low": self.coverage_low,
-            "meets_min_coverage": self.meets_min_coverage,
+            **self._coverage_parameters(),
         }
 
     @classmethod
@@ -360,13 +335,10 @@ class CascadePolicy(Policy):
         policy.t_high = read_float(parameters, "t_high", low=0.0, high=1.0)
         policy.n = _count(parameters.get("n"), "n", 10**9)
         policy.results = policy._read_results(parameters.get("results"))
-        policy.coverage = read_float(parameters, "coverage", low=0.0, high=1.0)
-        policy.coverage_low = read_float(parameters, "coverage_low", low=0.0, high=1.0)
         require_same_keys(policy, parameters)
         if type(parameters["active"]) is not int or parameters["active"] != policy.active:
             raise BundleError("the stored policy contradicts itself about its operating point")
-        if parameters["meets_min_coverage"] is not policy.meets_min_coverage:
-            raise BundleError("the stored policy contradicts itself about its coverage")
+        policy._read_coverage(parameters)
         return policy
 
     def _read_results(self, stored: object) -> tuple[Tested, ...]:

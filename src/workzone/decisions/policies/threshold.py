@@ -12,23 +12,22 @@ from workzone.data.roles import CalibData
 from workzone.decisions.certificate import Guarantee, Unit
 from workzone.decisions.policies.base import (
     IfNotCertifiable,
-    Policy,
     best_threshold,
     check_rates,
-    check_word,
     checked_probability,
     fit_inputs,
     make_decisions,
     rebuild,
     require_same_keys,
 )
+from workzone.decisions.policies.coverage import CoveragePolicy
 from workzone.decisions.policies.exits import Exit, ExitStatus, best_between, count_errors, search_exit
 from workzone.decisions.types import Code, Decisions
-from workzone.errors import BundleError, CheckFailedError, ConfigError
+from workzone.errors import BundleError, CheckFailedError
 from workzone.predictions import FloatArray
 
 
-class ThresholdPolicy(Policy):
+class ThresholdPolicy(CoveragePolicy):
     """``no_roadwork`` where p < t_low, ``roadwork`` where p >= t_high, ``abstain`` between.
 
     t_low is the largest threshold whose false-negative rate P(p < t_low | roadwork) is proven to be at most
@@ -63,27 +62,17 @@ class ThresholdPolicy(Policy):
         if_not_certifiable: IfNotCertifiable = "uncertified",
         unit: Unit = "image",
     ) -> None:
-        check_rates(self.name, target_fnr=target_fnr, target_fpr=target_fpr, delta=delta)
-        if not 0.0 <= min_coverage <= 1.0:
-            where = f"policy {self.name!r}"
-            raise ConfigError(f"min_coverage is {min_coverage}, but must lie in [0, 1]", where=where)
-        check_word(self.name, "if_not_certifiable", if_not_certifiable, get_args(IfNotCertifiable))
-        check_word(self.name, "unit", unit, get_args(Unit))
-        self.target_fnr = target_fnr
+        super().__init__(
+            target_fnr=target_fnr,
+            delta=delta,
+            min_coverage=min_coverage,
+            if_not_certifiable=if_not_certifiable,
+            unit=unit,
+        )
+        check_rates(self.name, target_fpr=target_fpr)
         self.target_fpr = target_fpr
-        self.delta = delta
-        self.min_coverage = min_coverage
-        self.if_not_certifiable = if_not_certifiable
-        self.unit = unit
         self.low: Exit | None = None
         self.high: Exit | None = None
-        self.coverage = float("nan")
-        self.coverage_low = float("nan")
-
-    @property
-    def meets_min_coverage(self) -> bool:
-        """Whether the share of certification images that were decided reaches ``min_coverage``."""
-        return self.coverage >= self.min_coverage
 
     def fit(
         self, data: CalibData, probability: FloatArray, uncertainty: Mapping[str, FloatArray] | None = None
@@ -126,14 +115,6 @@ class ThresholdPolicy(Policy):
     ) -> tuple[Exit, Guarantee]:
         return search_exit(which, data, probability, alpha, self.delta, self.unit)
 
-    def _measure_coverage(self, probability: FloatArray) -> None:
-        from workzone.metrics.proportions import clopper_pearson_upper  # the predict path imports this module
-
-        n = len(probability)
-        decided = int(self.decide(probability).accepted.sum())
-        self.coverage = decided / n
-        self.coverage_low = 1.0 - float(clopper_pearson_upper(n - decided, n, self.delta))
-
     def decide(self, probability: FloatArray, uncertainty: Mapping[str, FloatArray] | None = None) -> Decisions:
         """Decisions for probabilities (N,); raises DataError on NaN or values outside [0, 1]."""
         if self.low is None or self.high is None:
@@ -171,15 +152,8 @@ class ThresholdPolicy(Policy):
             "t_high": self.high.threshold,
             "low_status": self.low.status,
             "high_status": self.high.status,
-            "target_fnr": self.target_fnr,
             "target_fpr": self.target_fpr,
-            "delta": self.delta,
-            "min_coverage": self.min_coverage,
-            "if_not_certifiable": self.if_not_certifiable,
-            "unit": self.unit,
-            "coverage": self.coverage,
-            "coverage_low": self.coverage_low,
-            "meets_min_coverage": self.meets_min_coverage,
+            **self._coverage_parameters(),
         }
 
     @classmethod
@@ -191,11 +165,8 @@ class ThresholdPolicy(Policy):
         t_low, t_high = policy.low.threshold, policy.high.threshold
         if t_low is not None and t_high is not None and t_low > t_high:
             raise BundleError(f"the stored policy has t_low {t_low} above t_high {t_high}")
-        policy.coverage = read_float(parameters, "coverage", low=0.0, high=1.0)
-        policy.coverage_low = read_float(parameters, "coverage_low", low=0.0, high=1.0)
         require_same_keys(policy, parameters)
-        if parameters["meets_min_coverage"] is not policy.meets_min_coverage:
-            raise BundleError("the stored policy contradicts itself about its coverage")
+        policy._read_coverage(parameters)
         return policy
 
     @classmethod
