@@ -111,14 +111,18 @@ class RecordSource(Source):
     extra: ClassVar[Mapping[str, pl.DataType]] = {}
 
     @abstractmethod
-    def events(self, location: Path, *, start: int, content: bool) -> Iterator[Event]:
-        """Yield what ``location`` holds from event number ``start`` on; see ``Source.stream``."""
+    def events(self, location: Path, *, content: bool) -> Iterator[Event]:
+        """Yield what ``location`` holds, always in the same order; see ``Source.stream``."""
+
+    def events_from(self, location: Path, *, start: int, content: bool) -> Iterator[Event]:
+        """``events`` from number ``start`` on; overridden where skipping can be cheaper than reading."""
+        return islice(self.events(location, content=content), start, None)
 
     def stream(self, location: Path, *, start: int = 0, content: bool = True) -> Stream:
         """One reading of the source; see ``Source.stream``."""
         if not location.exists():
             raise DataError("there is no such file or folder", where=str(location), fix="check the path")
-        events = self.events(location, start=start, content=content)
+        events = self.events_from(location, start=start, content=content)
         if self.licence is None:
             return Stream(events, self.extra, None, str(location))
         name = self.licence.name

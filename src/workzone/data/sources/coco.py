@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
 
-from workzone.data.sources.base import RecordSource, file_record, register
-from workzone.data.sources.classmap import ClassMap, Rest, label_or_rule
+from workzone.data.sources.base import register
 from workzone.data.sources.jsonstream import objects
+from workzone.data.sources.mapped import MappedSource
 from workzone.data.sources.records import Dropped, Event
 from workzone.errors import DataError
 
@@ -63,32 +63,21 @@ def image_root(candidates: list[Path], file: Path) -> Path:
 
 @register
 @dataclass(frozen=True, slots=True)
-class CocoSource(RecordSource):
+class CocoSource(MappedSource):
     """``annotations/*.json`` with images in ``images``, in a folder named after the split, or beside; or one such file.
 
     Attributes:
-        classes: which class names mean roadwork.
-        rest: what images without such an object are: ``negative``, ``unlabelled`` or ``drop``.
+        classes, rest: as for ``MappedSource``.
         images: folder of the images, relative to the location.
     """
 
     kind: ClassVar[str] = "coco"
     extra: ClassVar[dict[str, pl.DataType]] = {"official_split": pl.String()}
 
-    classes: ClassMap = field(default_factory=ClassMap)
-    rest: Rest = "negative"
     images: str | None = None
 
-    @classmethod
-    def recognises(cls, location: Path) -> bool:
-        """Never by itself: without a class map the labels are not known."""
-        return False
-
-    def events(self, location: Path, *, start: int, content: bool) -> Iterator[Event]:
+    def events(self, location: Path, *, content: bool) -> Iterator[Event]:
         """Images of all annotation files by name."""
-        return islice(self._all(location), start, None)
-
-    def _all(self, location: Path) -> Iterator[Event]:
         root = location if location.is_dir() else location.parent
         files = [location] if location.is_file() else sorted((root / "annotations").glob("*.json"))
         files = files or sorted(root.glob("*.json"))
@@ -115,10 +104,6 @@ class CocoSource(RecordSource):
                 continue
             seen.add(name)
             bits = shown.get(image.get("id"), 0)
-            label = label_or_rule(self.classes.judge([c for i, c in enumerate(mapped) if bits >> i & 1]), self.rest)
-            key = f"{prefix}{name}"
-            if isinstance(label, str):
-                yield Dropped(key, label)
-            else:
-                columns = {"label": label, "source": root.absolute().name, "group": None, "official_split": split}
-                yield file_record(key, folder / name, columns)
+            classes = [c for i, c in enumerate(mapped) if bits >> i & 1]
+            columns = {"source": root.absolute().name, "group": None, "official_split": split}
+            yield self.judged(f"{prefix}{name}", folder / name, classes, **columns)

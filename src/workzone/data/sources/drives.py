@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -57,10 +56,10 @@ class VideoSource(RecordSource):
             return False
         return any(p.suffix.lower() in SUFFIXES for p in location.iterdir())
 
-    def events(self, location: Path, *, start: int, content: bool) -> Iterator[Event]:
+    def events(self, location: Path, *, content: bool) -> Iterator[Event]:
         """Frames of all videos by name."""
         require_av()
-        return islice(self._all(location, content), start, None)
+        return self._all(location, content)
 
     def _all(self, location: Path, content: bool) -> Iterator[Event]:
         root = location if location.is_dir() else location.parent

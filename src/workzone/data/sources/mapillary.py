@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -72,11 +72,8 @@ class MapillaryVistasSource(RecordSource):
         """A folder with a shipped configuration of either version."""
         return location.is_dir() and any((location / f"config_v{v}.json").is_file() for v in ("1.2", "2.0"))
 
-    def events(self, location: Path, *, start: int, content: bool) -> Iterator[Event]:
+    def events(self, location: Path, *, content: bool) -> Iterator[Event]:
         """Images of training, then validation, by name; the test part has no annotations."""
-        return islice(self._all(location), start, None)
-
-    def _all(self, location: Path) -> Iterator[Event]:
         names = read_names(location)
         parts = [p for p in ("training", "validation") if (location / p / "images").is_dir()]
         if not parts:
@@ -132,14 +129,14 @@ def _json(file: Path) -> dict[str, Any]:
     return body
 
 
-class _Areas:
+class _Areas(ABC):
     """Share of the picture that each class covers, by stem of the image; None where nothing is annotated."""
 
     def __init__(self, folder: Path, names: list[str]) -> None:
         self.folder, self.names = folder, names
 
-    def __call__(self, stem: str) -> Mapping[str, float] | None:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, stem: str) -> Mapping[str, float] | None: ...
 
 
 class _Panoptic(_Areas):

@@ -101,8 +101,12 @@ class NatixSource(RecordSource):
         shard = next(iter(_shards(location)), None)
         return shard is not None and _has_image_struct(shard)
 
-    def events(self, location: Path, *, start: int, content: bool) -> Iterator[Event]:
+    def events(self, location: Path, *, content: bool) -> Iterator[Event]:
         """Rows of all shards, then of all metadata files, by name."""
+        return self.events_from(location, start=0, content=content)
+
+    def events_from(self, location: Path, *, start: int, content: bool) -> Iterator[Event]:
+        """See ``RecordSource.events_from``; whole shards are skipped by their number of rows."""
         shards, metas = _shards(location), _meta_files(location)
         if not shards and not metas:
             raise DataError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -47,11 +46,8 @@ class Bdd100kSource(RecordSource):
         """A folder with label files of ``det_20``."""
         return location.is_dir() and any(location.glob("labels/det_20/det_*.json"))
 
-    def events(self, location: Path, *, start: int, content: bool) -> Iterator[Event]:
+    def events(self, location: Path, *, content: bool) -> Iterator[Event]:
         """Images of the parts that have attributes: train, then val."""
-        return islice(self._all(location), start, None)
-
-    def _all(self, location: Path) -> Iterator[Event]:
         found = [(p, _first(location, _BDD_LABELS, f"det_{p}.json")) for p in ("train", "val")]
         files = [(part, file) for part, file in found if file is not None]
         if not files:
@@ -117,11 +113,8 @@ class Rdd2022Source(RecordSource):
         """A folder of countries with ``train/annotations/xmls``."""
         return location.is_dir() and any(location.glob("*/train/annotations/xmls"))
 
-    def events(self, location: Path, *, start: int, content: bool) -> Iterator[Event]:
+    def events(self, location: Path, *, content: bool) -> Iterator[Event]:
         """Training images of all countries by name; the test parts have no annotations and are not read."""
-        return islice(self._all(location), start, None)
-
-    def _all(self, location: Path) -> Iterator[Event]:
         roots = [p for p in (location, *sub_folders(location)) if (p / "train" / "images").is_dir()]
         if not roots:
             raise DataError("there is no folder COUNTRY/train/images", where=str(location), fix="unpack RDD2022 there")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -52,11 +51,11 @@ class PhoneSource(RecordSource):
         """Never by itself: any folder of images could be meant."""
         return False
 
-    def events(self, location: Path, *, start: int, content: bool) -> Iterator[Event]:
+    def events(self, location: Path, *, content: bool) -> Iterator[Event]:
         """Images by name."""
         if not location.is_dir():
             raise DataError("there is no such folder", where=str(location), fix="check the path")
-        return islice(self._all(location), start, None)
+        return self._all(location)
 
     def _all(self, location: Path) -> Iterator[Event]:
         for path in image_files(location):

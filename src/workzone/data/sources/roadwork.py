@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -93,11 +92,8 @@ class RoadworkSource(RecordSource):
         """A folder with the published annotation files in it, in ``annotations`` or in ``scene/annotations``."""
         return location.is_dir() and _annotations(location) is not None
 
-    def events(self, location: Path, *, start: int, content: bool) -> Iterator[Event]:
+    def events(self, location: Path, *, content: bool) -> Iterator[Event]:
         """Images of one split, part after part."""
-        return islice(self._all(location), start, None)
-
-    def _all(self, location: Path) -> Iterator[Event]:
         folder = _annotations(location)
         if folder is None:
             raise DataError(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 from xml.etree import ElementTree
 
-from workzone.data.sources.base import RecordSource, file_record, image_files, register
-from workzone.data.sources.classmap import ClassMap, Rest, label_or_rule
+from workzone.data.sources.base import image_files, register
+from workzone.data.sources.mapped import MappedSource
 from workzone.data.sources.records import Dropped, Event
 from workzone.errors import DataError
 
@@ -41,29 +40,13 @@ def read_objects(file: Path) -> list[str]:
 
 @register
 @dataclass(frozen=True, slots=True)
-class VocSource(RecordSource):
-    """``JPEGImages`` (or ``images``) and ``Annotations`` (or ``annotations``, ``annotations/xmls``), paired by name.
-
-    Attributes:
-        classes: which class names mean roadwork.
-        rest: what images without such an object are: ``negative``, ``unlabelled`` or ``drop``.
-    """
+class VocSource(MappedSource):
+    """``JPEGImages`` (or ``images``) and ``Annotations`` (or ``annotations``, ``annotations/xmls``), paired by name."""
 
     kind: ClassVar[str] = "voc"
 
-    classes: ClassMap = field(default_factory=ClassMap)
-    rest: Rest = "negative"
-
-    @classmethod
-    def recognises(cls, location: Path) -> bool:
-        """Never by itself: without a class map the labels are not known."""
-        return False
-
-    def events(self, location: Path, *, start: int, content: bool) -> Iterator[Event]:
+    def events(self, location: Path, *, content: bool) -> Iterator[Event]:
         """Images by name; a first pass finds the class names, so that a typing error in the class map is noticed."""
-        return islice(self._all(location), start, None)
-
-    def _all(self, location: Path) -> Iterator[Event]:
         pictures = next((location / n for n in ("JPEGImages", "images") if (location / n).is_dir()), None)
         notes = ("Annotations", "annotations/xmls", "annotations")
         xmls = next((location / n for n in notes if (location / n).is_dir()), None)
@@ -77,16 +60,12 @@ class VocSource(RecordSource):
                 yield Dropped(below.as_posix(), NO_ANNOTATION)
                 continue
             try:
-                label = label_or_rule(self.classes.judge(set(read_objects(xml))), self.rest)
+                shown = set(read_objects(xml))
             except DataError as error:
                 yield Dropped(below.as_posix(), UNREADABLE, error.what)
                 continue
-            if isinstance(label, str):
-                yield Dropped(below.as_posix(), label)
-            else:
-                group = None if below.parent == Path() else below.parent.as_posix()
-                columns = {"label": label, "source": location.absolute().name, "group": group}
-                yield file_record(below.as_posix(), path, columns)
+            group = None if below.parent == Path() else below.parent.as_posix()
+            yield self.judged(below.as_posix(), path, shown, source=location.absolute().name, group=group)
 
     @staticmethod
     def _known(xmls: Path) -> set[str]:

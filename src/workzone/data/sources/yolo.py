@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from workzone.data.sources.base import RecordSource, file_record, image_files, register
-from workzone.data.sources.classmap import ClassMap, Rest, label_or_rule
+from workzone.data.sources.base import image_files, register
+from workzone.data.sources.mapped import MappedSource
 from workzone.data.sources.records import Dropped, Event
 from workzone.errors import DataError
 
@@ -45,31 +44,17 @@ def read_names(location: Path) -> list[str]:
 
 @register
 @dataclass(frozen=True, slots=True)
-class YoloSource(RecordSource):
+class YoloSource(MappedSource):
     """``images/**`` and ``labels/**`` paired by path, or ``<part>/images`` and ``<part>/labels``.
 
     An image without a text file shows no object of any class, as YOLO's own trainers read it.
 
-    Attributes:
-        classes: which class names mean roadwork.
-        rest: what images without such an object are: ``negative``, ``unlabelled`` or ``drop``.
     """
 
     kind: ClassVar[str] = "yolo"
 
-    classes: ClassMap = field(default_factory=ClassMap)
-    rest: Rest = "negative"
-
-    @classmethod
-    def recognises(cls, location: Path) -> bool:
-        """Never by itself: without a class map the labels are not known."""
-        return False
-
-    def events(self, location: Path, *, start: int, content: bool) -> Iterator[Event]:
+    def events(self, location: Path, *, content: bool) -> Iterator[Event]:
         """Images by name, part after part."""
-        return islice(self._all(location), start, None)
-
-    def _all(self, location: Path) -> Iterator[Event]:
         names = read_names(location)
         self.classes.check(names, str(location))
         roots = [location] if (location / "images").is_dir() else []
@@ -87,12 +72,7 @@ class YoloSource(RecordSource):
                 except DataError as error:
                     yield Dropped(key, "the label file is wrong", error.what)
                     continue
-                label = label_or_rule(self.classes.judge(shown), self.rest)
-                if isinstance(label, str):
-                    yield Dropped(key, label)
-                else:
-                    columns = {"label": label, "source": location.absolute().name, "group": None}
-                    yield file_record(key, path, columns)
+                yield self.judged(key, path, shown, source=location.absolute().name, group=None)
 
 
 def _classes(file: Path, names: list[str]) -> set[str]:
