@@ -5,19 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Share = Annotated[float, Field(gt=0.0, lt=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
+from workzone.config.base import Fraction, Positive, Section
+
 Weight = Annotated[float, Field(ge=0.0, le=1000.0)]
 PretrainMethod = Literal["none", "byol", "swav", "dino", "hybrid", "distil"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class ExploraConfig(_Section):
+class ExploraConfig(Section):
     """Adapters of ``pretrain.trains=explora``: LoRA on queries and values, the last blocks and all norms open."""
 
     rank: int = Field(default=32, ge=1, le=256, description="rank of the update")
@@ -25,7 +21,7 @@ class ExploraConfig(_Section):
     open_blocks: int = Field(default=1, ge=0, le=8, description="last blocks that are trained whole")
 
 
-class SelfSupervisedConfig(_Section):
+class SelfSupervisedConfig(Section):
     """Methods byol, swav, dino and hybrid: crops, heads and terms of the loss."""
 
     byol: Weight = Field(default=0.5, description="weight of BYOL in hybrid")
@@ -34,8 +30,8 @@ class SelfSupervisedConfig(_Section):
     koleo: Weight = Field(default=0.1, description="weight of the term that spreads features, 0 for none")
     local_crops: int = Field(default=8, ge=0, le=32, description="small crops beside the two large ones")
     local_size: int = Field(default=0, ge=0, le=512, description="side of a small crop, 0 for 3/7 of the large one")
-    global_scale: Share = Field(default=0.4, description="smallest share of the picture that a large crop shows")
-    local_scale: Share = Field(default=0.05, description="smallest share of the picture that a small crop shows")
+    global_scale: Fraction = Field(default=0.4, description="smallest share of the picture that a large crop shows")
+    local_scale: Fraction = Field(default=0.05, description="smallest share of the picture that a small crop shows")
     momentum: float = Field(default=0.996, ge=0, lt=1, description="of the teacher at the start; it rises to 1")
     student_temperature: Positive = Field(default=0.1, le=10, description="DINO: of the student")
     teacher_temperature: Positive = Field(default=0.04, le=10, description="DINO: of the teacher at the start")
@@ -62,14 +58,14 @@ class SelfSupervisedConfig(_Section):
         return self
 
 
-class DistilConfig(_Section):
+class DistilConfig(Section):
     """Method distil: what the student is asked to reproduce."""
 
     token: Weight = Field(default=1.0, description="weight of the class token (pooled features of a convolution)")
     feature: Weight = Field(default=1.0, description="weight of all tokens")
     patch: Weight = Field(default=1.0, description="weight of tokens whose patches were hidden from the student")
     mask_images: float = Field(default=0.5, ge=0, le=1, description="share of the images that are partly hidden")
-    mask_ratio: Share = Field(default=0.5, description="share of the patches that are hidden in them")
+    mask_ratio: Fraction = Field(default=0.5, description="share of the patches that are hidden in them")
     views: int = Field(default=1, ge=1, le=32, description="fixed crops of each image; the first shows all of it")
 
     @model_validator(mode="after")
@@ -79,7 +75,7 @@ class DistilConfig(_Section):
         return self
 
 
-class PretrainConfig(_Section):
+class PretrainConfig(Section):
     """Phase pretrain: the backbone learns from images without their labels, before it is trained."""
 
     method: PretrainMethod = Field(

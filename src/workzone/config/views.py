@@ -39,3 +39,8 @@ class ViewSpec(BaseModel):
         if self.min_tiles > self.max_tiles:
             raise ValueError("min_tiles must not exceed max_tiles")
         return self
+
+    @property
+    def fixed_tiles(self) -> int:
+        """Tiles of every picture in layout grid; 0 in layouts without tiles, or with as many as the shape asks for."""
+        return self.rows * self.cols if self.layout == "grid" else 0
