@@ -17,13 +17,13 @@ from workzone.config import RunConfig
 from workzone.data.manifest import Manifest
 from workzone.data.splits import Splits
 from workzone.errors import ConfigError
-from workzone.files import sha256_json, write_atomic, write_json
+from workzone.files import write_atomic, write_json
 from workzone.pipeline.artifacts import Artifacts
 from workzone.pipeline.engine import run_pipeline
 from workzone.pipeline.phase import Progress
 from workzone.pipeline.phases import prepare
 from workzone.predictions import FloatArray, Predictions
-from workzone.tuning.cell import ONE_VIEW, Cell, run_cell
+from workzone.tuning.cell import ONE_VIEW, Cell, cell_config, run_cell
 from workzone.tuning.folds import make_folds
 from workzone.tuning.grid import BASELINE
 from workzone.tuning.judge import Images, check_metric, judge
@@ -103,22 +103,19 @@ def _cells(configs: Mapping[str, RunConfig], out: Path, plan: Plan, home: Artifa
             path = roles.save(out / "folds" / f"{dealing}-{fold}.json")
             for seed in range(plan.seeds):
                 for name, config in configs.items():
-                    own = config.model_dump(mode="json", include={"model", "train", "fuse", "views"})
-                    key = sha256_json([own, dealing, fold, seed, plan.folds, plan.select])[:16]
-                    threads = {"compute": config.compute.model_copy(update={"threads": 1, "workers": 1})}
-                    changed = {"out": out / "cells" / key, "seed": base.seed + 1000 * dealing + seed}
-                    changed |= threads if plan.workers > 1 else {}
-                    repeat = dealing * plan.seeds + seed
-                    cells.append(Cell(name, config.model_copy(update=changed), home.manifest, path, repeat, fold))
+                    key = (dealing, fold, seed, plan.folds, plan.select)
+                    number = base.seed + 1000 * dealing + seed
+                    own = cell_config(config, out, *key, seed=number, workers=plan.workers)
+                    cells.append(Cell(name, own, home.manifest, path, dealing * plan.seeds + seed, fold))
     return cells
 
 
 def _run_all(cells: Sequence[Cell], workers: int) -> Any:
-    # Cells whose features are not known yet come first, so that a second process finds them in the cache.
     if workers == 1:
         for cell in cells:
             yield cell, run_cell(cell)
         return
+    # The first cell fills the feature cache, so that not every process embeds the images of the baseline.
     yield cells[0], run_cell(cells[0])
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
         waiting = {pool.submit(run_cell, cell): cell for cell in cells[1:]}

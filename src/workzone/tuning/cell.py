@@ -8,7 +8,7 @@ from pathlib import Path
 
 from workzone.config import RunConfig
 from workzone.data.roles import CalibData
-from workzone.files import read_json, write_atomic
+from workzone.files import read_json, sha256_json, write_atomic
 from workzone.pipeline.artifacts import Artifacts
 from workzone.pipeline.engine import run_pipeline
 from workzone.pipeline.phase import Context, PhaseSpec, Progress
@@ -18,6 +18,8 @@ from workzone.pipeline.phases.train import to_features
 from workzone.predictions import Predictions
 
 ONE_VIEW = "one_view_log_odds"
+FREE = ("model", "train", "fuse", "views")
+"""Sections in which trainings of one ablation or sweep may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,18 @@ class Cell:
     splits: Path
     repeat: int
     fold: int
+
+
+def cell_config(config: RunConfig, out: Path, *key: object, seed: int, workers: int) -> RunConfig:
+    """``config`` in a folder of its own below ``out``, named by what is trained and by ``key``.
+
+    Where several ``workers`` train at once, each takes one thread.
+    """
+    own = config.model_dump(mode="json", include=set(FREE))
+    changed: dict[str, object] = {"out": out / "cells" / sha256_json([own, *key])[:16], "seed": seed}
+    if workers > 1:
+        changed["compute"] = config.compute.model_copy(update={"threads": 1, "workers": 1})
+    return config.model_copy(update=changed)
 
 
 def run_cell(cell: Cell, progress: Progress | None = None) -> tuple[Predictions, float]:

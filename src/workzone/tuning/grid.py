@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from workzone.config import RunConfig
 from workzone.config.load import load_config
 from workzone.errors import ConfigError
+from workzone.tuning.cell import FREE
 
 BASELINE = "baseline"
 MOST = 512
-FREE = ("model", "train", "fuse", "views")
-"""Sections that a variant may change; everything else is the same for all."""
 
 
 def variants(vary: Sequence[str], named: Sequence[str], *, one_at_a_time: bool = False) -> dict[str, list[str]]:

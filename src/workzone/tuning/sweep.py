@@ -17,12 +17,12 @@ import numpy as np
 from workzone.config import RunConfig
 from workzone.config.load import dump_yaml, load_config
 from workzone.errors import ConfigError, MissingExtraError, WorkzoneError
-from workzone.files import read_json, sha256_json, write_atomic, write_json
+from workzone.files import read_json, write_atomic, write_json
 from workzone.pipeline.artifacts import Artifacts
 from workzone.pipeline.engine import run_pipeline
 from workzone.pipeline.phase import Progress
 from workzone.pipeline.phases import fuse, prepare, train
-from workzone.tuning.cell import Cell, fold_phase
+from workzone.tuning.cell import Cell, cell_config, fold_phase
 from workzone.tuning.space import Axis
 
 if TYPE_CHECKING:
@@ -205,12 +205,8 @@ class Objective:
 
     def _train(self, config: RunConfig, step: int) -> float:
         home = Artifacts(self.out / "base")
-        own = config.model_dump(mode="json", include={"model", "train", "fuse", "views"})
-        key = sha256_json([own, step])[:16]
-        changed: dict[str, Any] = {"out": self.out / "cells" / key, "seed": self.seed + step}
-        if self.plan.workers > 1:
-            changed["compute"] = config.compute.model_copy(update={"threads": 1, "workers": 1})
-        cell = Cell("trial", config.model_copy(update=changed), home.manifest, home.splits, step, 0)
+        own = cell_config(config, self.out, step, seed=self.seed + step, workers=self.plan.workers)
+        cell = Cell("trial", own, home.manifest, home.splits, step, 0)
         run_pipeline(cell.config, (fold_phase(cell), train.SPEC, fuse.SPEC))
         return float(read_json(Artifacts(cell.config.out).fuse_metrics)["val_select"][self.plan.metric])
 
