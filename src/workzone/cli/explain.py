@@ -41,7 +41,7 @@ def explain(
     from workzone.bundle.explain import explain as explain_one
     from workzone.bundle.illustrate import illustrate
     from workzone.bundle.runtime import Detector
-    from workzone.cli.predict import _columns, shown
+    from workzone.cli.predict import shown, slice_columns
     from workzone.cli.progress import TerminalProgress
     from workzone.errors import ImageError
     from workzone.files import atomic_path, write_json
@@ -52,7 +52,7 @@ def explain(
     filler = next((f for f in occlusion.FILLS if f == fill), None)
     if filler is None:
         raise ConfigError(f"unknown fill {fill!r}", fix="take mean, grey or blur")
-    columns = _columns(slices or [])
+    columns = slice_columns(slices or [])
     files = list(_files(images))
     if out.exists() and not out.is_dir():
         raise ConfigError("the output is no folder", where=str(out), fix="give a folder with --out")

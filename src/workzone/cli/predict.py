@@ -93,7 +93,7 @@ def predict(
     from workzone.bundle.slices import require_columns
     from workzone.monitoring.void import mark_path, read_mark
 
-    columns = _columns(slices or [])
+    columns = slice_columns(slices or [])
     options = VideoOptions(every, drive_score(pool), min_seconds, columns)
     detector = Detector.load(bundle, threads=threads)
     require_columns(detector.calibrator, columns)
@@ -129,7 +129,8 @@ def predict(
         raise typer.Exit(1)
 
 
-def _columns(words: Sequence[str]) -> dict[str, str]:
+def slice_columns(words: Sequence[str]) -> dict[str, str]:
+    """Columns from the words of ``--slice``; raises ConfigError on one that is no COLUMN=VALUE."""
     columns = {}
     for word in words:
         name, sign, value = word.partition("=")

@@ -221,9 +221,10 @@ def _nearest(
 def _passes(s: Sightings, place: IntArray, settings: EventSettings) -> _Passes:
     """One row per drive past a place: when, whether roadwork was decided, and its evidence in log-odds."""
     used = np.flatnonzero((place >= 0) & (s.decision != "abstain"))
-    drive = np.unique(s.drive, return_inverse=True)[1][used]
-    order = used[np.lexsort((s.time[used], drive, place[used]))]
-    where, who, when = place[order], np.unique(s.drive, return_inverse=True)[1][order], s.time[order]
+    drive = np.unique(s.drive[used], return_inverse=True)[1]
+    sort = np.lexsort((s.time[used], drive, place[used]))
+    order = used[sort]
+    where, who, when = place[order], drive[sort], s.time[order]
     fresh = np.r_[True, (np.diff(where) != 0) | (np.diff(who) != 0) | (np.diff(when) > settings.gap)]
     start = np.flatnonzero(fresh)
     size = np.diff(np.r_[start, len(order)])

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import BinaryIO
 
 from workzone.errors import ImageError
+from workzone.vision.reasons import worded
 
 
 class VideoReason(StrEnum):
@@ -47,8 +48,7 @@ SENTENCES: dict[VideoReason, tuple[str, str]] = {
 
 def video_error(reason: VideoReason, where: str, detail: str = "") -> ImageError:
     """Build the error of ``reason``, with ``detail`` in brackets after its sentence."""
-    sentence, fix = SENTENCES[reason]
-    return ImageError(reason, f"{sentence} ({detail})" if detail else sentence, where=where, fix=fix)
+    return worded(reason, SENTENCES[reason], where, detail)
 
 
 def sniff(head: bytes) -> str | None:

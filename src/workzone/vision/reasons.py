@@ -40,5 +40,10 @@ SENTENCES: dict[Reason, tuple[str, str]] = {
 
 def image_error(reason: Reason, where: str, detail: str = "") -> ImageError:
     """Build the ``ImageError`` of ``reason``, with ``detail`` in brackets after its sentence."""
-    sentence, fix = SENTENCES[reason]
+    return worded(reason, SENTENCES[reason], where, detail)
+
+
+def worded(reason: str, words: tuple[str, str], where: str, detail: str) -> ImageError:
+    """The error of a reason from its sentence and what to do about it."""
+    sentence, fix = words
     return ImageError(reason, f"{sentence} ({detail})" if detail else sentence, where=where, fix=fix)
