@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workzone.evaluation.calibrators import Method
 from workzone.evaluation.style import Palette, Plot, printable
-from workzone.metrics.calibration import reliability_curve
+from workzone.metrics.calibration import ReliabilityCurve, reliability_curve
 from workzone.predictions import FloatArray, IntArray
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -42,20 +43,7 @@ def reliability(y: IntArray, p: FloatArray, alt: str, *, level: float, n_bins: i
             linewidth=0,
             label="a calibrated model",
         )
-        top.plot([0, 1], [0, 1], color=c.muted, linewidth=1, linestyle=(0, (2, 3)))
-        error = np.clip([curve.rate - curve.low, curve.high - curve.rate], 0, None)
-        top.errorbar(
-            curve.probability,
-            curve.rate,
-            yerr=error,
-            fmt="o-",
-            color=c.roadwork,
-            markersize=4,
-            linewidth=1.2,
-            elinewidth=1,
-            capsize=2,
-            label="observed",
-        )
+        _observed(top, curve, c, markersize=4, linewidth=1.2, elinewidth=1, capsize=2, label="observed")
         top.set(ylim=(-0.02, 1.02), ylabel="share that is roadwork")
         top.legend(loc="upper left")
         edges = np.linspace(0, 1, n_bins + 1)
@@ -68,6 +56,13 @@ def reliability(y: IntArray, p: FloatArray, alt: str, *, level: float, n_bins: i
         bottom.margins(y=0.25)
 
     return Plot("reliability", draw, (4.6, 4.6), alt)
+
+
+def _observed(axes: Axes, curve: ReliabilityCurve, c: Palette, **style: Any) -> None:
+    """The diagonal, and the observed shares with their intervals."""
+    axes.plot([0, 1], [0, 1], color=c.muted, linewidth=1, linestyle=(0, (2, 3)))
+    error = np.clip([curve.rate - curve.low, curve.high - curve.rate], 0, None)
+    axes.errorbar(curve.probability, curve.rate, yerr=error, fmt="o-", color=c.roadwork, **style)
 
 
 _FAR = 4.0
@@ -93,18 +88,7 @@ def reliability_grid(panels: Sequence[Panel], alt: str, *, level: float, n_bins:
         grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
         for axes, panel in zip(grid.flat, panels, strict=False):
             curve = reliability_curve(panel.y, panel.p, n_bins, level=level)
-            axes.plot([0, 1], [0, 1], color=c.muted, linewidth=1, linestyle=(0, (2, 3)))
-            error = np.clip([curve.rate - curve.low, curve.high - curve.rate], 0, None)
-            axes.errorbar(
-                curve.probability,
-                curve.rate,
-                yerr=error,
-                fmt="o-",
-                color=c.roadwork,
-                markersize=3,
-                linewidth=1,
-                elinewidth=0.8,
-            )
+            _observed(axes, curve, c, markersize=3, linewidth=1, elinewidth=0.8)
             for x, count in zip(curve.probability.tolist(), curve.count.tolist(), strict=True):
                 axes.text(x, -0.16, f"{int(count)}", ha="center", va="center", fontsize=6.5, color=c.muted)
             axes.set(xlim=(-0.06, 1.06), ylim=(-0.24, 1.04))
