@@ -16,7 +16,7 @@ $(shell rm -rf .make)
 endif
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo test check test-all bench docs clean lint types arrows wheel
+.PHONY: help demo test check test-all bench docs clean lint types arrows wheel release
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ arrows: .make/dev ## import-linter: imports point down
 
 wheel: .make/dev ## build the wheel, install its core outside the tree, try it
 	$(BIN)/python tools/check_wheel.py
+
+release: .make/dev ## wheel, source distribution, bills of materials and hashes, in dist/
+	$(BIN)/python tools/make_release.py
 
 bench: .make/dev ## timed comparisons with what one would use instead
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done

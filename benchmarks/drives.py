@@ -4,6 +4,7 @@
 
 ``--drives`` holds clips ``<drive>.mp4`` and ``labels.csv`` (drive, seconds, label). Images of the training data whose
 group is ``rwvid_<drive>`` are left out while that drive is scored. Backbone: frozen EfficientNet-Lite0, default views.
+Trained attention is fitted on the other drives, of which folds choose the number of steps.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from workzone.data.manifest import Manifest
 from workzone.data.roles import CalibData, Role
 from workzone.data.sources.build import build_manifest
 from workzone.data.splits import make_splits, open_role
-from workzone.decisions.pooling import POOLS, create_pool, pool_groups
+from workzone.decisions.pooling import POOLS, WindowMean, create_pool, pool_groups
 from workzone.decisions.sequences import DriveScore
 from workzone.metrics.bootstrap import bootstrap, replicates
 from workzone.predictions import logit, sigmoid
@@ -94,13 +95,32 @@ def score_left_out(
     return logit(platt(score_features(fit.head, blank)))
 
 
-def after_fit(pool_name: str, drives: Drives, scores: NDArray[np.float64], whole: NDArray[np.float32]) -> NDArray:
+def trained(
+    components: int, drives: Drives, scores: NDArray[np.float64], whole: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], list[int]]:
+    """Scores of each drive by attention that was trained on the others, and the steps of each training."""
+    from workzone.training.drives import AttentionSettings, DriveFrames, fit_attention
+
+    rows = {name: np.flatnonzero(drives.names == name) for name in np.unique(drives.names).tolist()}
+    frames = {
+        name: DriveFrames(name, drives.seconds[r], scores[r], drives.labels[r], whole[r]) for name, r in rows.items()
+    }
+    out, steps = np.empty(len(scores)), []
+    for name, own in frames.items():
+        others = [d for n, d in frames.items() if n != name]
+        fit = fit_attention(others, AttentionSettings(components=components))
+        out[rows[name]] = fit.pool(own.log_odds, own.seconds, own.embeddings)
+        steps.append(fit.steps)
+        say(f"attention without {name}: {fit.steps} steps")
+    return out, steps
+
+
+def after_fit(drives: Drives, pooled: NDArray[np.float64]) -> NDArray:
     """Probabilities of the labelled frames from ``DriveScore.fit`` on the other drives, each drive left out in turn."""
     labelled = drives.labels >= 0
-    out = np.full(len(scores), np.nan)
-    pool = create_pool(pool_name)
-    # All frames are pooled, labelled or not; the calibrator sees the labelled ones.
-    pooled = pool_groups(pool, scores, drives.names, drives.seconds, whole)
+    out = np.full(len(pooled), np.nan)
+    # All frames are pooled, labelled or not; the calibrator sees the labelled ones. It is the same for every pool.
+    pool = WindowMean()
     for drive in np.unique(drives.names):
         fitted = labelled & (drives.names != drive)
         data = CalibData.from_arrays(drives.labels[fitted], pooled[fitted], groups=drives.names[fitted])
@@ -157,6 +177,9 @@ def main() -> None:
     y, groups = drives.labels[labelled], drives.names[labelled]
     ways = {"single frame": scores}
     ways |= {n: pool_groups(create_pool(n), scores, drives.names, drives.seconds, whole) for n in POOLS}
+    steps = {}
+    for name, components in (("trained, scores alone", 0), ("trained, 4 directions", 4)):
+        ways[name], steps[name] = trained(components, drives, scores, whole)
     table: dict[str, dict] = {}
     drawn = {}
     for name, pooled in ways.items():
@@ -174,7 +197,7 @@ def main() -> None:
             ]
             for m in (drawn[name] if first else ())
         }
-        refit = None if name == "single frame" else after_fit(name, drives, scores, whole)
+        refit = None if name == "single frame" else after_fit(drives, pooled)
         table[name] = {
             **{m: [found[m].value, found[m].low, found[m].high, found[m].undefined] for m in METRICS},
             "less_single": apart,
@@ -186,7 +209,7 @@ def main() -> None:
     result = {
         "frames": len(y), "roadwork": int(y.sum()), "drives": len(np.unique(groups)), "sampled": len(scores),
         "negative_drives": len(np.unique(groups[y == 0])), "nll_of_constant": nll(y, np.full(len(y), share)),
-        "members": args.members, "resamples": args.resamples, "ways": table,
+        "members": args.members, "resamples": args.resamples, "steps": steps, "ways": table,
     }  # fmt: skip
     show(result)
     if args.out:

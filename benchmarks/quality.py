@@ -20,8 +20,10 @@ import numpy as np
 import polars as pl
 from PIL import Image, ImageFilter
 
+from workzone.bundle.embedding import ViewEmbeddings
 from workzone.data.manifest import Manifest
 from workzone.data.quality.duplicates import find_clusters
+from workzone.data.quality.inspect import CONFIDENCE
 from workzone.data.quality.labels import find_label_doubts, out_of_fold
 from workzone.data.quality.measures import Measures, measure_files
 from workzone.data.sources.build import build_manifest, fill, read_facts
@@ -89,6 +91,36 @@ def copies(manifest: Manifest, measured: list[Any], embeddings: Any) -> dict[str
     return out
 
 
+def planted_faults(
+    manifest: Manifest, args: Any, folder: Path, chosen: Any, rng: np.random.Generator, result: dict[str, Any]
+) -> ViewEmbeddings:
+    """Plant faults and copies, count what is found into ``result``, and return the embeddings of all images."""
+    n = len(manifest)
+    own: list[Any] = measure_files(manifest.paths)
+    own_faults = [set(m.faults()) if isinstance(m, Measures) else set() for m in own]
+    for place, kind in enumerate(("blurred", "dark", "blank")):
+        rows = chosen[place * args.faults : (place + 1) * args.faults]
+        planted = plant(manifest, rows, folder, kind, rng)
+        found = [kind in m.faults() for m in measure_files(planted.paths) if isinstance(m, Measures)]
+        result[kind] = {
+            "recall": share(sum(found), len(found)), "flagged_without": share(sum(kind in f for f in own_faults), n)
+        }  # fmt: skip
+        show(f"{kind}: planted that were found", result[kind]["recall"])
+        show(f"{kind}: flagged among images as they are", result[kind]["flagged_without"])
+    extra = plant(manifest, chosen[: args.copies], folder, "copy", rng)
+    both = Manifest(
+        pl.concat([m.frame.with_columns(pl.Series("path", [str(p) for p in m.paths])) for m in (manifest, extra)]),
+        Path("/"),
+    )
+    config = tool_config(args.data, folder, [])
+    views = embed_manifest(both, config, folder=folder / "backbone")
+    result["copies"] = copies(both, own + list(measure_files(extra.paths)), whole_picture(views))
+    for kind, figures in result["copies"].items():
+        for what, s in figures.items():
+            show(f"copies, {kind}: {what}", s)
+    return views
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -96,6 +128,7 @@ def main() -> None:
     parser.add_argument("--faults", type=int, default=40)
     parser.add_argument("--flips", type=float, default=0.05)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only-labels", action="store_true", help="flip labels, plant nothing else")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     rng = np.random.default_rng(0)
@@ -105,28 +138,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         chosen = rng.permutation(n)
-        own: list[Any] = measure_files(manifest.paths)
-        own_faults = [set(m.faults()) if isinstance(m, Measures) else set() for m in own]
-        for place, kind in enumerate(("blurred", "dark", "blank")):
-            rows = chosen[place * args.faults : (place + 1) * args.faults]
-            planted = plant(manifest, rows, folder, kind, rng)
-            found = [kind in m.faults() for m in measure_files(planted.paths) if isinstance(m, Measures)]
-            result[kind] = {
-                "recall": share(sum(found), len(found)), "flagged_without": share(sum(kind in f for f in own_faults), n)
-            }  # fmt: skip
-            show(f"{kind}: planted that were found", result[kind]["recall"])
-            show(f"{kind}: flagged among images as they are", result[kind]["flagged_without"])
-        extra = plant(manifest, chosen[: args.copies], folder, "copy", rng)
-        both = Manifest(
-            pl.concat([m.frame.with_columns(pl.Series("path", [str(p) for p in m.paths])) for m in (manifest, extra)]),
-            Path("/"),
-        )
-        config = tool_config(args.data, folder, [])
-        views = embed_manifest(both, config, folder=folder / "backbone")
-        result["copies"] = copies(both, own + list(measure_files(extra.paths)), whole_picture(views))
-        for kind, figures in result["copies"].items():
-            for what, s in figures.items():
-                show(f"copies, {kind}: {what}", s)
+        if args.only_labels:
+            views = embed_manifest(manifest, tool_config(args.data, folder, []), folder=folder / "backbone")
+        else:
+            views = planted_faults(manifest, args, folder, chosen, rng, result)
         features = picture_and_tiles(views)[:n]
         labels = manifest.frame["label"].to_numpy().astype(np.int64)
         units = find_units(manifest)
@@ -134,6 +149,7 @@ def main() -> None:
         print(f"label doubts among images as they are: {len(before)}")
         total = np.zeros(4, dtype=np.int64)
         by_class = np.zeros((2, 2), dtype=np.int64)
+        queue = np.zeros(4, dtype=np.int64)
         rows_out = []
         for seed in range(args.seeds):
             flipped = np.random.default_rng(100 + seed).choice(n, round(args.flips * n), replace=False)
@@ -148,6 +164,8 @@ def main() -> None:
                 by_class[c] += [len(set(of_class) & hit), len(of_class)]
             top = doubts.rows[: len(flipped)].tolist()
             rows_out.append({"seed": seed, "hits": len(hit), "listed": len(listed), "top": len(set(top) & hit)})
+            sure = set(doubts.rows[doubts.probability >= CONFIDENCE].tolist())
+            queue += [len(sure & set(flipped.tolist())), len(flipped), len(sure), len(sure - before - hit)]
             print(
                 f"  seed {seed}: {len(flipped)} flipped, {len(listed)} listed, {len(hit)} of them flipped", flush=True
             )
@@ -162,7 +180,13 @@ def main() -> None:
             "doubts_before": len(before),
             "seeds": rows_out,
         }
-        for what in ("recall", "recall_no_roadwork", "recall_roadwork", "precision", "precision_new"):
+        found, planted_n, sure_n, sure_wrong = (int(v) for v in queue)
+        result["labels"] |= {
+            "recall_queue": share(found, planted_n),
+            "precision_queue": share(found, sure_n),
+            "precision_new_queue": share(found, found + sure_wrong),
+        }
+        for what in [k for k, v in result["labels"].items() if isinstance(v, dict)]:
             show(f"labels: {what}", result["labels"][what])
     if args.out:
         args.out.write_text(json.dumps(result, indent=2) + "\n")

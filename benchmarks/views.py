@@ -1,10 +1,11 @@
-"""Whole image, views, poolings, aggregators and two backbones, on the same folds of frozen features.
+"""Whole image, views, resolutions, poolings, aggregators and two backbones, on the same folds of frozen features.
 
-    python benchmarks/views.py --images FOLDER_OR_TABLE [--dinov2 FILE] [--splits 2] [--out FILE]
+    python benchmarks/views.py --images FOLDER_OR_TABLE [--dinov2 FILE] [--splits 2] [--rows NAME ...] [--out FILE]
 
 Every image is scored by heads that saw none of its group: five folds of whole groups, dealt --splits times. Macro is
 the mean over the sources with nine images of each class or more. Intervals: paired draws of whole groups within their
 source, 95 %, not corrected for the number of rows. Passes are those of EfficientNet-Lite0 at 224 px that cost as much.
+Sizes are height x width in pixels. --rows takes some rows only (the whole image and the MIL head are always there).
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,8 @@ from workzone.vision import Preprocessing
 LITE, DINO = "efficientnet_lite0", "dinov2_vits14"
 METRICS = ("macro_auroc", "auroc", "nll", "mcc")
 WHOLE, MIL = "whole image", "MIL head"
+MIDDLE = (0, 4, 5, 6)
+"""The whole image and the middle row of its tiles."""
 
 
 def embedded(manifest: Manifest, model: ModelConfig, views: ViewSpec) -> ViewEmbeddings:
@@ -43,7 +48,7 @@ def embedded(manifest: Manifest, model: ModelConfig, views: ViewSpec) -> ViewEmb
     from workzone.models.backbones import create_backbone
 
     backbone = create_backbone(model)
-    pre = Preprocessing(image_size=backbone.image_size, views=views)
+    pre = Preprocessing(image_size=backbone.image_size, image_width=backbone.image_width, views=views)
     with tempfile.TemporaryDirectory() as folder:
         file = export_backbone(backbone, Path(folder))
         engine = OnnxRuntimeEngine.open(Path(folder), head=False)
@@ -59,9 +64,9 @@ def embedded(manifest: Manifest, model: ModelConfig, views: ViewSpec) -> ViewEmb
 
 
 def out_of_fold(
-    views: ViewEmbeddings, images: Images, options: dict[str, Any], splits: int, first: int | None
+    views: ViewEmbeddings, images: Images, options: dict[str, Any], splits: int, seen: Sequence[int] | None
 ) -> list[NDArray[np.float64]]:
-    """Log-odds (N,) of each dealing; ``first`` limits the views that are looked at."""
+    """Log-odds (N,) of each dealing; ``seen`` limits the views that are looked at."""
     config = FuseConfig(**{"members": 2, "epochs": 40, "patience": 8, **options})
     found = []
     for deal in range(splits):
@@ -71,7 +76,7 @@ def out_of_fold(
             inner = StratifiedGroupKFold(8, shuffle=True, random_state=fold)
             fit, stop = next(inner.split(rest, images.labels[rest], images.groups[rest]))
             parts = [
-                _part(views, images, rows, role, first)
+                _part(views, images, rows, role, seen)
                 for rows, role in ((rest[fit], Role.TRAIN), (rest[stop], Role.VAL_SELECT), (test, Role.VAL_TEST))
             ]
             head = fit_aggregator(parts[0], parts[1], config, seed=100 * deal + fold).head
@@ -80,9 +85,10 @@ def out_of_fold(
     return found
 
 
-def _part(views: ViewEmbeddings, images: Images, rows: Any, role: Role, first: int | None) -> Features:
-    data = Features(views.embeddings[rows], views.boxes[rows], views.mask[rows], images.labels[rows], role)
-    return data if first is None else data.views(first)
+def _part(views: ViewEmbeddings, images: Images, rows: Any, role: Role, seen: Sequence[int] | None) -> Features:
+    own = slice(None) if seen is None else list(seen)
+    parts = (part[rows][:, own] for part in (views.embeddings, views.boxes, views.mask))
+    return Features(*parts, images.labels[rows], role)
 
 
 def main() -> None:
@@ -91,6 +97,7 @@ def main() -> None:
     parser.add_argument("--dinov2", type=Path, help="safetensors file of DINOv2 ViT-S/14 in timm's naming")
     parser.add_argument("--splits", type=int, default=2)
     parser.add_argument("--resamples", type=int, default=2000)
+    parser.add_argument("--rows", nargs="*", help="names of rows; default all")
     parser.add_argument("--out", type=Path, help="write the table as JSON")
     args = parser.parse_args()
     manifest = build_manifest(args.images)
@@ -100,38 +107,63 @@ def main() -> None:
         np.array(frame["group"].to_list(), dtype=np.str_),
         np.array(frame["source"].fill_null("unknown").to_list(), dtype=np.str_),
     )
-    grid, whole = ViewSpec(), ViewSpec(layout="global")
-    sets = {
-        "mean": embedded(manifest, ModelConfig(pooling="avg"), grid),
-        "mean+max": embedded(manifest, ModelConfig(pooling="avg_max"), grid),
-        "448": embedded(manifest, ModelConfig(pooling="avg_max", image_size=448), whole),
-    }
-    if args.dinov2:
-        sets["dino"] = embedded(manifest, ModelConfig(backbone=DINO, weights=str(args.dinov2)), grid)
-        both = np.concatenate([sets["mean+max"].embeddings, sets["dino"].embeddings], axis=2)
-        sets["both"] = replace(sets["mean+max"], embeddings=both)
+    whole = ViewSpec(layout="global")
+
+    @cache
+    def features(name: str) -> ViewEmbeddings:
+        if name == "both":
+            both = [features("mean+max").embeddings, features("dino").embeddings]
+            return replace(features("mean+max"), embeddings=np.concatenate(both, axis=2))
+        kind, *size = name.split()
+        layout, sides = ViewSpec(), {}
+        if size[1:] == ["tiles"]:
+            return embedded(manifest, ModelConfig(image_size=160, image_width=288), layout)
+        if size == ["2x2"]:
+            layout = ViewSpec(rows=2, cols=2)
+        elif size:
+            height, width = (int(side) for side in size[0].split("x"))
+            layout, sides = whole, {"image_size": height, "image_width": width}
+        model = {"mean": {"pooling": "avg"}, "mean+max": {"pooling": "avg_max"}}.get(kind)
+        model = model or {"backbone": DINO, "weights": str(args.dinov2)}
+        return embedded(manifest, ModelConfig(**model, **sides), layout)
+
     topk, lse = {"aggregator": "topk_mean"}, {"aggregator": "logsumexp"}
-    rows: dict[str, tuple[str, dict[str, Any], int | None, float]] = {
-        WHOLE: ("mean", topk, 1, 1),
+    rows: dict[str, tuple[str, dict[str, Any], Sequence[int] | None, float]] = {
+        WHOLE: ("mean", topk, [0], 1),
         MIL: ("mean", lse, None, 10),
         "top-k mean": ("mean", topk, None, 10),
-        "whole image, mean and max of cells": ("mean+max", topk, 1, 1),
-        "whole image at 448 px, mean and max of cells": ("448", topk, None, 4),
+        "whole image, mean and max of cells": ("mean+max", topk, [0], 1),
+        "whole image at 448 px, mean and max of cells": ("mean+max 448x448", topk, None, 4),
+        "whole image at 224 x 384, mean and max of cells": ("mean+max 224x384", topk, None, 1.7),
+        "whole image at 384 x 640, mean and max of cells": ("mean+max 384x640", topk, None, 4.9),
+        "whole image and 2 x 2 tiles, mean and max of cells": ("mean+max 2x2", topk, None, 5),
+        "whole image and middle row of tiles, mean and max of cells": ("mean+max", topk, MIDDLE, 4),
         "log-sum-exp, mean and max of cells": ("mean+max", lse, None, 10),
         "top-k mean, mean and max of cells (default)": ("mean+max", topk, None, 10),
+        "top-k mean, views of 160 x 288": ("mean+max 160x288 tiles", topk, None, 9.2),
         "noisy-or, mean and max of cells": ("mean+max", {"aggregator": "noisy_or"}, None, 10),
         "gated attention, mean and max of cells": ("mean+max", {"aggregator": "attention"}, None, 10),
         "view attention, mean and max of cells": ("mean+max", {"aggregator": "view_attention"}, None, 10),
-        "four views, mean and max of cells": ("mean+max", topk, 4, 4),
+        "four views, mean and max of cells": ("mean+max", topk, range(4), 4),
     }
     if args.dinov2:
         rows |= {
+            "DINOv2-S, whole image": ("dino", topk, [0], 7.5),
+            "DINOv2-S, whole image at 280 x 504": ("dino 280x504", topk, None, 22),
+            "DINOv2-S, whole image and middle row": ("dino", topk, MIDDLE, 30),
+            "DINOv2-S, whole image at 448 x 448": ("dino 448x448", topk, None, 33),
+            "DINOv2-S, whole image at 518 x 518": ("dino 518x518", topk, None, 49),
             "DINOv2-S, top-k mean": ("dino", topk, None, 75),
             "both backbones, top-k mean": ("both", topk, None, 85),
         }
+    unknown = set(args.rows or ()) - set(rows)
+    if unknown:
+        parser.error(f"no such rows: {', '.join(sorted(unknown))}")
     scores = {}
-    for name, (features, options, first, _) in rows.items():
-        scores[name] = out_of_fold(sets[features], images, options, args.splits, first)
+    for name, (kind, options, seen, _) in rows.items():
+        if args.rows is not None and name not in {WHOLE, MIL, *args.rows}:
+            continue
+        scores[name] = out_of_fold(features(kind), images, options, args.splits, seen)
         print(f"{name}: trained", flush=True)
     against = {
         base: judge(images, scores, METRICS, baseline=base, resamples=args.resamples, seed=0, fewest=9)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,19 @@ def tiny_run(shared_folder: Path) -> Path:
                 failed.write_text(f"the tiny run ended with {done.returncode}:\n{done.stderr}")
                 pytest.fail(failed.read_text())
     return out
+
+
+@pytest.fixture(scope="session")
+def ray_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Settings of a process that joins a cluster: the one of ``RAY_ADDRESS``, or two CPUs of this machine."""
+    pytest.importorskip("ray", reason="ray is not installed")
+    from helpers.cluster import SETTINGS, cluster
+
+    if "RAY_ADDRESS" in os.environ:
+        yield SETTINGS | {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]}
+        return
+    with cluster(tmp_path_factory.mktemp("ray")) as address:
+        yield SETTINGS | {"RAY_ADDRESS": address}
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from workzone.errors import ConfigError
 
 PARTIAL = r"\..*-[0-9a-f]{8}\.partial(\.[^.]*)?"
 """Pattern of the names that ``atomic_path`` gives to files that are not finished."""
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".mpo"})
+"""Suffixes of what is taken for an image in a folder; a file that is named is opened whatever its suffix."""
 _CHUNK = 1 << 20
 
 
@@ -83,3 +85,8 @@ def sha256_json(value: Any) -> str:
 def sha256_tree(files: Mapping[str, str]) -> str:
     """SHA-256 over a mapping of relative path to file hash; the order of the mapping does not matter."""
     return sha256_json(dict(files))
+
+
+def shown(path: os.PathLike[str]) -> str:
+    """``path`` as text that can be written anywhere; bytes that are no UTF-8 appear as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -6,6 +6,7 @@ model that made it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ LABELS = ("no_roadwork", "roadwork")
 _VIEW_PREFIX = "view_log_odds_"
 _EMBEDDING_PREFIX = "embedding_"
 _RESERVED = ("id", "label", "log_odds")
+_INTEGER = re.compile(r"-?(0|[1-9]\d*)")
+_FLOAT = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
 def sigmoid(log_odds: FloatArray) -> FloatArray:
@@ -148,7 +151,7 @@ class Predictions:
         """
         pl = _polars()
         try:
-            frame = pl.read_csv(path, infer_schema_length=None) if path.suffix == ".csv" else pl.read_parquet(path)
+            frame = _read_csv(path) if path.suffix == ".csv" else pl.read_parquet(path)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise DataError(f"predictions cannot be read: {error}", where=str(path)) from error
         if "log_odds" not in frame.columns and "probability" in frame.columns:
@@ -178,6 +181,27 @@ class Predictions:
             embeddings=frame.select(dims).to_numpy().astype(np.float32) if dims else None,
             columns={c: np.array(frame[c].to_list(), dtype=object) for c in rest},
         )
+
+
+def typed_text(column: pl.Series) -> pl.Series:
+    """A text column as integers, numbers or booleans where every value is one as it stands; '007' stays text."""
+    polars = _polars()
+    values = column.drop_nulls().to_list()
+    typed: pl.Series = column
+    if values and all(_INTEGER.fullmatch(v) and v != "-0" and len(v) < 19 for v in values):
+        typed = column.cast(polars.Int64)
+    elif all(_FLOAT.fullmatch(v) or v == "NaN" for v in values) and any(v != "NaN" for v in values):
+        typed = column.cast(polars.Float64)
+    elif values and all(v in ("true", "false") for v in values):
+        typed = column == "true"
+    return typed
+
+
+def _read_csv(path: Path) -> pl.DataFrame:
+    """Every value as text first, so that an id such as 007 stays what it is."""
+    polars = _polars()
+    frame: pl.DataFrame = polars.read_csv(path, infer_schema=False)
+    return frame.with_columns(typed_text(frame[c]) for c in frame.columns if c != "id")
 
 
 def _polars() -> Any:

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workzone.bundle.cascade import early_exits, look, stage_log_odds, with_budget
+from workzone.bundle.cascade import (
+    chain_log_odds,
+    early_exits,
+    look,
+    look_through,
+    stage_log_odds,
+    with_budget,
+)
 from workzone.bundle.embedding import pad_views
 from workzone.bundle.engines.base import Engine, Scores
 from workzone.bundle.parallel import embed_views
@@ -18,7 +25,7 @@ from workzone.calibration import create as create_calibrator
 from workzone.config.views import ViewSpec
 from workzone.data.roles import CalibData
 from workzone.decisions import apply_policy, create
-from workzone.decisions.cascade import Band, Plan, Point
+from workzone.decisions.cascade import Band, Model, Plan, Point
 from workzone.decisions.policies.cascade import CascadePolicy
 from workzone.errors import BundleError, ConfigError
 from workzone.predictions import logit, sigmoid
@@ -181,3 +188,69 @@ def test_without_a_cascade_there_is_no_budget() -> None:
     assert found.stage is None
     assert "stage" not in found.to_dict()
     assert detector(plain).all_views().policy is plain
+
+
+class Darkness(Brightness):
+    """Another model: smaller views, and a score of its own."""
+
+    image_size = 16
+
+    def aggregate(self, embeddings: Any, boxes: Any, mask: Any) -> Scores:
+        found = super().aggregate(embeddings, boxes, mask)
+        return Scores(found.log_odds * 0.5 + 1.0, found.view_log_odds, found.weights)
+
+
+SMALL = PRE.model_copy(update={"image_size": 16})
+CLEAR, WIDE = Band(0.2, 0.8), Band(0.05, 0.95)
+
+
+def chain_policy(mean: bool, bands: tuple[Band, ...]) -> CascadePolicy:
+    models = (Model(5, 3, 1.0), Model(5, 5, 4.0))
+    points = [Point((Band(),) * 3, 1.0, 0.1)] + ([Point(bands, 0.4, 0.1)] if bands != (Band(),) * 3 else [])
+    plan = Plan((0, 3, 1, *ORDER), (1, 3, 5, 8), (NONE,) * 3, tuple(points), models, mean)
+    n = 400
+    y = (np.arange(n) % 2).astype(int)
+    p = np.where(y == 1, 0.9, 0.05)
+    stages = {f"stage_{s}": logit(p) for s in (1, 2, 3)}
+    return CascadePolicy(plan=plan, budget=points[-1].cost).fit(CalibData.from_arrays(y, logit(p)), p, stages)
+
+
+@pytest.mark.parametrize("mean", [False, True])
+@pytest.mark.parametrize(
+    "bands",
+    [(CLEAR, CLEAR, CLEAR), (WIDE, CLEAR, Band()), (CLEAR, Band(), CLEAR), (Band(), Band(), CLEAR), (Band(),) * 3],
+)
+@pytest.mark.parametrize("image", [DARK, MIXED, NEAR, picture(200, 90, 40, 140)])
+def test_models_asked_one_by_one_decide_as_all_views_of_all_models_do(
+    image: Image.Image, bands: tuple[Band, ...], mean: bool
+) -> None:
+    rule = chain_policy(mean, bands)
+    pairs = [(SMALL, Darkness()), (PRE, Brightness())]
+    parts: list[Any] = []
+    for pre, engine in pairs:
+        pixels, boxes = make_views(image, pre)
+        parts.append((engine, pad_views([(embed_views(engine, pixels), boxes)])))
+        engine.passes.clear()
+    stages, final = chain_log_odds(parts, rule.plan)
+    whole = apply_policy(rule, sigmoid(final), None, stages)
+    looked = look_through(lambda _: image, pairs, rule)
+    lazy = apply_policy(rule, sigmoid(looked.scores.log_odds), looked.scores.view_log_odds, looked.stages)
+    assert lazy.stage == whole.stage
+    assert lazy.cost == whole.cost
+    assert lazy.probability == pytest.approx(whole.probability)
+    spent = sum(pairs[0][1].passes) * 1.0 + sum(pairs[1][1].passes) * 4.0
+    assert spent == pytest.approx(float(whole.cost[0]) * (23.0 if mean else 20.0)), "what is said is what is looked at"
+    assert looked.boxes.shape[0] == looked.scores.view_log_odds.shape[1]
+
+
+def test_the_mean_adds_to_the_scores_of_earlier_models() -> None:
+    rule = chain_policy(True, (Band(),) * 3)
+    parts: list[Any] = []
+    for pre, engine in ((SMALL, Darkness()), (PRE, Brightness())):
+        pixels, boxes = make_views(NEAR, pre)
+        parts.append((engine, pad_views([(embed_views(engine, pixels), boxes)])))
+    stages, final = chain_log_odds(parts, rule.plan)
+    (small, views), (large, more) = parts
+    seen = small.aggregate(views.embeddings[:, [0, 1, 3]], views.boxes[:, [0, 1, 3]], views.mask[:, [0, 1, 3]]).log_odds
+    assert stages["stage_2"] == pytest.approx(seen)
+    assert final == pytest.approx((seen + large.aggregate(more.embeddings, more.boxes, more.mask).log_odds) / 2)

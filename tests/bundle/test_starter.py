@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,26 @@ def test_predict_takes_it_where_no_bundle_is_named(images: list[Path]) -> None:
     assert done.returncode == 0, done.stderr
     assert "starter bundle" in done.stderr
     assert json.loads(done.stdout)["decision"] in ("roadwork", "no_roadwork", "abstain")
+
+
+def test_its_card_tells_data_licences_and_every_source_and_can_be_written_anew(tmp_path: Path) -> None:
+    file = Path(__file__).parents[2] / "tools" / "make_starter.py"
+    spec = importlib.util.spec_from_file_location("make_starter", file)
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    copy = tmp_path / "starter"
+    shutil.copytree(STARTER, copy)
+    card = (STARTER / "MODEL_CARD.md").read_text()
+    for told in ("licence", "not distilled", "Limits", "tools/make_starter.py --images"):
+        assert told in card
+    metrics = json.loads((STARTER / "metrics.json").read_text())
+    for row in metrics["per_source"]:
+        assert f"| {row['source']} | {row['n']} | {row['n_groups']} | {row['n_roadwork']} |" in card
+    tool.new_card(copy, "1,235 street images")
+    for name in ("MODEL_CARD.md", "bundle.json"):
+        assert (copy / name).read_bytes() == (STARTER / name).read_bytes(), name
+    tool.new_card(copy, "other images")
+    assert "other images" in (copy / "MODEL_CARD.md").read_text()
+    assert [c for c in verify_bundle(copy) if not c.passed] == []

@@ -6,8 +6,11 @@ import json
 import os
 import shutil
 import struct
+import threading
 import zlib
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +110,23 @@ def test_no_bad_file_changes_the_answer_about_a_good_one(call: Call, tiny_bundle
         alone = rows_of(call("predict", row["path"], "-b", tiny_bundle, "-f", "jsonl").out)[0]
         assert alone["decision"] == row["decision"]
         assert alone["log_odds"] == pytest.approx(row["log_odds"], abs=1e-4)
+
+
+def test_pictures_of_a_server_are_decided_like_files(call: Call, tiny_bundle: Path, good: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(good)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        names = [f"http://127.0.0.1:{server.server_address[1]}/{i}.jpg" for i in (0, 1, 9)]
+        answer = call("predict", *names, good / "2.jpg", "-b", tiny_bundle, "-f", "jsonl")
+    finally:
+        server.shutdown()
+        server.server_close()
+    rows = rows_of(answer.out)
+    assert answer.code == 1
+    assert [r["path"] for r in rows] == [*names, str(good / "2.jpg")]
+    assert [r["error"] for r in rows] == [None, None, "unreachable", None]
+    local = rows_of(call("predict", good / "0.jpg", good / "1.jpg", "-b", tiny_bundle, "-f", "jsonl").out)
+    assert [r["log_odds"] for r in rows[:2]] == [r["log_odds"] for r in local]
 
 
 @pytest.mark.parametrize("pattern", ["gggbb", "bbggg", "bbbbb", "gbgbgbgb", "bbbbbbbbbbbbg", "gggggggggggb"])

@@ -52,7 +52,8 @@ def test_the_path_goes_from_all_views_to_one_and_is_nested() -> None:
     assert all(a > b for a, b in pairwise(costs))
     stops = [plan.walk(i, sigmoid(u[:, 2]), named(u))[1] for i in range(len(costs))]
     assert all((b <= a).all() for a, b in pairwise(stops)), "what a cheap point passes on, a dear one passes on too"
-    assert [plan.cost(s).mean() for s in stops] == pytest.approx(costs), "the stated cost is the one on these images"
+    spent = [plan.cost(stop, point).mean() for point, stop in enumerate(stops)]
+    assert spent == pytest.approx(costs), "the stated cost is the one on these images"
 
 
 def test_the_path_is_nearer_to_the_full_model_than_stopping_at_random() -> None:

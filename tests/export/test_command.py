@@ -14,7 +14,7 @@ from workzone.bundle import Detector, verify_bundle
 from workzone.cli.main import app
 from workzone.config import RunConfig
 from workzone.config.load import build_config, load_config
-from workzone.errors import ConfigError, MissingExtraError
+from workzone.errors import ConfigError, LeakageError, MissingExtraError
 from workzone.pipeline.variants import variants, with_variant
 
 
@@ -59,6 +59,59 @@ def test_bundle_alone_is_refused_with_what_to_do(tiny_bundle: Path, tmp_path: Pa
     except ImportError:
         assert isinstance(refused(tiny_bundle, "--engine", "tensorrt", "--out", out), MissingExtraError)
     assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labelled scenes that the tiny run has not seen."""
+    from workzone.data.synthetic.dataset import write_dataset
+
+    folder = tmp_path_factory.mktemp("street")
+    write_dataset(folder, 60, seed=77)
+    return folder
+
+
+SLOW = [pytest.param(v, marks=pytest.mark.slow) for v in ("openvino-fp32", "openvino-bf16", "openvino-int8")]
+
+
+@pytest.mark.parametrize("variant", ["onnxruntime-fp32", *SLOW])
+def test_a_bundle_is_calibrated_anew_on_images_of_its_own(
+    tiny_bundle: Path, street: Path, tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKZONE_CACHE", str(tmp_path / "cache"))
+    engine, _, precision = variant.partition("-")
+    if engine == "openvino":
+        ov = pytest.importorskip("openvino")
+        if precision == "bf16" and "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            pytest.skip("this processor has no bf16")
+    if precision == "int8":
+        pytest.importorskip("nncf")
+    words = ["export", str(tiny_bundle), "--engine", engine, "--precision", precision, "--calib", str(street)]
+    result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
+    assert result.exception is None, result.exception
+    assert [c.name for c in verify_bundle(tmp_path / "out") if not c.passed] == []
+    made, old = Detector.load(tmp_path / "out", threads=1), Detector.load(tiny_bundle, threads=1)
+    assert (made.manifest.engine.name, made.manifest.engine.precision) == (engine, precision)
+    assert made.certificate.engine == variant
+    assert made.certificate.n_calibration + made.certificate.n_certification == 60
+    assert made.policy.name == old.policy.name
+    targets = ("target_fnr", "delta", "unit")
+    assert all(made.policy.parameters()[t] == old.policy.parameters()[t] for t in targets)
+    assert made.policy.parameters() != old.policy.parameters()
+    assert made.certificate.certification_images_sha256 != old.certificate.certification_images_sha256
+    assert made.manifest.lineage["recalibrated_from"] == old.manifest.sha256
+    parity = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert (parity["max_difference"] == 0) == (variant == "onnxruntime-fp32")
+    assert parity["max_difference"] < 1.0
+
+
+def test_images_that_the_run_was_trained_on_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+    error = refused(
+        tiny_run, "--engine", "onnxruntime", "--out", tmp_path / "out", "--calib", tiny_run / "prepare/manifest.parquet"
+    )
+    assert isinstance(error, LeakageError)
+    assert "train" in str(error)
+    assert "artefact" in str(refused(tiny_run, "--engine", "aoti", "--out", tmp_path / "out", "--calib", tmp_path))
 
 
 @pytest.mark.slow

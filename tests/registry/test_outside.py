@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from helpers.command import command, environment
 from workzone.cli.main import app
 from workzone.errors import CheckFailedError, ConfigError
-from workzone.registry.checklist import Given, checklist
 from workzone.registry.store import Registry
 from workzone.registry.triton import kserve_yaml, write_triton
+from workzone.serving.checklist import Given, checklist
 
 KEY = "0123456789abcdef0123"
 

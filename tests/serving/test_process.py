@@ -16,39 +16,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from helpers.command import command, environment, workzone
+from helpers.command import environment, workzone
+from helpers.server import Running
 
 pytestmark = pytest.mark.e2e
-
-
-class Running:
-    """A server process and where it listens."""
-
-    def __init__(self, words: list[str], errors: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.errors = errors
-        with errors.open("w") as stream:
-            self.process = subprocess.Popen(
-                command(["serve", *words, "--port", str(self.port), "--threads", "1"]), env=environment(), stderr=stream
-            )
-        limit = time.monotonic() + 60
-        while not self._ready():
-            assert time.monotonic() < limit, errors.read_text()
-            assert self.process.poll() is None, errors.read_text()
-            time.sleep(0.1)
-
-    def _ready(self) -> bool:
-        try:
-            return httpx2.get(f"{self.url}/readyz").status_code == 200
-        except httpx2.TransportError:
-            return False
-
-    def ask(self, content: bytes, **headers: str) -> httpx2.Response:
-        kind = {"Content-Type": "application/octet-stream"}
-        return httpx2.post(f"{self.url}/v1/predict", content=content, headers={**kind, **headers}, timeout=60)
 
 
 Serve = Callable[..., Running]
@@ -70,7 +41,7 @@ def serve(tiny_bundle: Path, tmp_path: Path) -> Iterator[Serve]:
 
 
 def test_sigterm_finishes_what_was_accepted_and_exits_0(serve: Serve, large_picture: bytes) -> None:
-    server = serve("--max-queue", "40", "--drain-seconds", "1")
+    server = serve("--max-queue", "40", "--drain-seconds", "1", "--deadline-ms", "60000")
     with ThreadPoolExecutor(20) as pool:
         asked = [pool.submit(server.ask, large_picture) for _ in range(20)]
         limit = time.monotonic() + 20

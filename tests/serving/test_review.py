@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +16,7 @@ from workzone.data.manifest import Manifest
 from workzone.decisions import Decision
 from workzone.errors import DataError
 from workzone.serving.model import Model
-from workzone.serving.review import ReviewStore, verdict
+from workzone.serving.review import Kept, ReviewStore, verdict
 
 Start = Callable[..., TestClient]
 RAW = {"Content-Type": "application/octet-stream"}
@@ -21,8 +26,8 @@ ABSTAINED = Decision("abstain", 0.5, 0.0, frozenset({"roadwork", "no_roadwork"})
 @pytest.fixture
 def store(tmp_path: Path) -> ReviewStore:
     made = ReviewStore(tmp_path / "keep", max_bytes=1000)
-    for content in (b"a", b"b", b"c"):
-        made.keep(content, ABSTAINED, "r", "s")
+    for position, content in enumerate((b"a", b"b", b"c")):
+        made.keep(content, ABSTAINED, Kept("r", "s", position))
     return made
 
 
@@ -93,6 +98,59 @@ def test_undo_brings_a_picture_back_and_nothing_is_forgotten(store: ReviewStore)
         store._db.execute("UPDATE labels SET label = 'none'")
     with pytest.raises(DataError):
         store.label(first, "ann", "maybe")
+    for nothing_said in ("ann", "bob"):
+        with pytest.raises(DataError, match="said nothing"):
+            store.label(first, nothing_said, "undo")
+
+
+def test_labels_come_in_the_order_in_which_people_agreed(store: ReviewStore) -> None:
+    a, b, c = names(store, "ann")
+    store.label(b, "ann", "roadwork")
+    store.label(a, "ann", "none")
+    store.label(c, "ann", "none")
+    store.label(b, "bob", "roadwork")
+    assert [s.id for s in store.settled()] == ["r/0", "r/2", "r/1"]
+    assert [s.id for s in store.settled(reviewers=2)] == ["r/1"]
+    assert store.said() == 4
+
+
+def test_a_sample_is_kept_whatever_the_answer_and_weighed(tmp_path: Path) -> None:
+    store = ReviewStore(tmp_path / "keep", max_bytes=10**6)
+    answered = replace(ABSTAINED, label="roadwork")
+    for i in range(160):
+        decision = ABSTAINED if i % 2 else answered
+        store.keep_soon(b"%d" % i, decision, Kept(f"r{i}", "s", share=0.25))
+        if i % 20 == 19:
+            store.flush()
+    for i in range(160):
+        if store.picture(sha := hashlib.sha256(b"%d" % i).hexdigest()):
+            store.label(sha, "ann", "none")
+    rows = list(csv.DictReader(io.StringIO(store.export())))
+    abstained = [r for r in rows if r["decision"] == "abstain"]
+    others = [r for r in rows if r["decision"] == "roadwork"]
+    assert len(abstained) == 80
+    assert 8 <= len(others) <= 32
+    assert {r["weight"] for r in abstained} == {"0.25"}
+    assert {(r["weight"], r["sampled"]) for r in others} == {("1", "1")}
+    assert 8 <= sum(r["sampled"] == "1" for r in abstained) <= 32
+
+
+def test_a_folder_of_an_earlier_version_is_carried_on(tmp_path: Path) -> None:
+    folder = tmp_path / "keep"
+    (folder / "pictures").mkdir(parents=True)
+    with closing(sqlite3.connect(folder / "review.db")) as db:
+        db.execute(
+            "CREATE TABLE pictures (sha256 TEXT PRIMARY KEY, file TEXT NOT NULL, time REAL NOT NULL, request_id TEXT "
+            "NOT NULL, bundle_sha256 TEXT NOT NULL, probability REAL NOT NULL, reason TEXT NOT NULL)"
+        )
+        db.execute("INSERT INTO pictures VALUES ('abc', 'abc.jpg', 1.0, 'old', 's', 0.5, 'between')")
+        db.commit()
+    for _ in range(2):
+        store = ReviewStore(folder, max_bytes=10**6)
+    store.label("abc", "ann", "roadwork")
+    (found,) = store.settled()
+    assert (found.id, found.label, found.decision) == ("old/0", 1, "abstain")
+    assert (found.role, found.sampled) == ("champion", False)
 
 
 def test_disagreement_is_shown_and_a_third_person_settles_it(store: ReviewStore) -> None:
@@ -110,6 +168,7 @@ def test_disagreement_is_shown_and_a_third_person_settles_it(store: ReviewStore)
     store.label(first, "eve", "none")
     assert f",0,review,,{first},3" in store.export()
     assert first not in names(store, "fay")
+    assert store.progress("ann")["disagreements"] == []
 
 
 def test_two_who_agree_are_enough(store: ReviewStore) -> None:
@@ -120,12 +179,12 @@ def test_two_who_agree_are_enough(store: ReviewStore) -> None:
 
 
 def test_a_full_folder_keeps_what_it_has(store: ReviewStore) -> None:
-    assert not store.keep(b"x" * 2000, ABSTAINED, "r", "s")
+    assert not store.keep(b"x" * 2000, ABSTAINED, Kept("r", "s"))
     assert store.full
     assert len(names(store, "ann")) == 3
     again = ReviewStore(store.folder, max_bytes=4)
-    assert not again.keep(b"dd", ABSTAINED, "r", "s")
-    assert again.keep(b"d", ABSTAINED, "r", "s")
+    assert not again.keep(b"dd", ABSTAINED, Kept("r", "s"))
+    assert again.keep(b"d", ABSTAINED, Kept("r", "s"))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from workzone.streetvision.challenges import Pictures, Scored
-from workzone.streetvision.transforms import PROTOCOLS
+from workzone.vision.streetvision.transforms import PROTOCOLS
 
 HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 

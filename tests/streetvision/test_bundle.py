@@ -23,7 +23,7 @@ from workzone.errors import BundleError, ConfigError, DataError
 from workzone.streetvision.adapter import RoadworkDetector, read_config
 from workzone.streetvision.challenges import Pictures, load_scores, save_scores, score, score_key
 from workzone.streetvision.publish import Card, publish_folder
-from workzone.streetvision.transforms import PROTOCOLS, Recipe, transform, wire
+from workzone.vision.streetvision.transforms import PROTOCOLS, Recipe, transform, wire
 
 CARD = Card("tiny", "drawn scenes", "1.2.3", HOTKEY)
 
@@ -54,6 +54,22 @@ def test_images(tables: tuple[Path, Path]) -> Pictures:
 @pytest.fixture(scope="module")
 def published(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return publish_folder(tiny_bundle, tmp_path_factory.mktemp("published") / "repo", CARD, threshold=0.3).folder
+
+
+def test_painted_places_come_from_the_table_and_follow_the_sample(tables: tuple[Path, Path], tmp_path: Path) -> None:
+    frame = pl.read_csv(tables[1])
+    half = [str(10 * i) if i % 2 else "" for i in range(frame.height)]
+    frame.with_columns(pl.Series("mask_x", half), pl.Series("mask_y", half)).write_csv(tmp_path / "t.csv")
+    all_of = Pictures.from_manifest(build_manifest(tmp_path / "t.csv"))
+    assert len(all_of.painted) == sum(1 for v in half if v)
+    few = all_of.sample(3, seed=1)
+    known = {str(all_of.ids[row]): point for row, point in all_of.painted.items()}
+    assert {str(few.ids[row]): point for row, point in few.painted.items()} == {
+        i: known[i] for i in few.ids.tolist() if i in known
+    }
+    frame.with_columns(pl.lit("left").alias("mask_x"), pl.lit("4").alias("mask_y")).write_csv(tmp_path / "bad.csv")
+    with pytest.raises(DataError, match="painted area"):
+        Pictures.from_manifest(build_manifest(tmp_path / "bad.csv"))
 
 
 def test_scores_are_those_of_the_bundle_on_what_is_sent(detector: Detector, test_images: Pictures) -> None:

@@ -13,7 +13,7 @@ from workzone.errors import LeakageError
 from workzone.streetvision.challenges import Scored, source_weights, stream
 from workzone.streetvision.report import simulate, write_simulation
 from workzone.streetvision.simulate import Rule, choose, costs, earn, make_streams, require_disjoint
-from workzone.streetvision.transforms import PROTOCOLS
+from workzone.vision.streetvision.transforms import PROTOCOLS
 
 
 def test_stream_is_half_roadwork_whatever_the_data() -> None:

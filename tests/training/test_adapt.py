@@ -11,6 +11,7 @@ from workzone.config.models import AdapterConfig, TrackingConfig, TrainConfig
 from workzone.data.roles import CalibData, SelectData, TrainData
 from workzone.errors import ConfigError, DataError, LeakageError, MissingExtraError
 from workzone.training.adapt import adapt_backbone
+from workzone.training.optimisers import OPTIMISERS
 
 GOLDEN = Path(__file__).parent / "golden" / "loss_trace.json"
 
@@ -155,6 +156,13 @@ def test_roles_methods_and_data_are_checked(tiny, tmp_path):
         adapt_backbone(tiny(), train.take(np.arange(0, 8, 2)), held, config(), **more)
     with pytest.raises(ConfigError, match="fp16"):
         adapt_backbone(tiny(), train, held, config(precision="fp16"), device="cpu", **more)
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMISERS))
+def test_mixed_precision_trains_with_clipped_gradients(tiny, tmp_path, optimizer):
+    done = run(tiny, tmp_path, config(method="full", epochs=1, precision="bf16", clip=1.0, optimizer=optimizer))
+    assert np.isfinite([loss for _, loss in done.trace]).all()
+    assert len(done.trace) > 1
 
 
 def test_unreadable_training_image_is_named(tiny, tmp_path):

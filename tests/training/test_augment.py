@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from workzone.streetvision import transforms
 from workzone.training.augmentation import augment, streetvision
 from workzone.training.augmentation.mixing import any_side, draw_side, mix, rescale
 from workzone.training.augmentation.policies import POLICIES, apply_policy
+from workzone.vision.streetvision import transforms
 
 
 def seeded(seed: int = 0) -> torch.Generator:

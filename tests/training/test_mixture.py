@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 from workzone.config.models import FuseConfig
 from workzone.data.roles import Role, TrainData
 from workzone.errors import ConfigError, DataError
+from workzone.models.standardise import Standardise
 from workzone.pipeline.phases.fuse import mixed
 from workzone.training.features import Features
 from workzone.training.fuse import fit_aggregator, score_features
+from workzone.training.loop import LoopSettings, TensorFeatures, prior_shift
 
 
 def features(n: int, role: Role, seed: int, **more: np.ndarray) -> Features:
@@ -107,3 +110,46 @@ def test_columns_of_the_manifest_become_rates_weights_and_sets() -> None:
 def test_two_ways_to_weigh_are_refused(more: dict) -> None:
     with pytest.raises(ValueError, match="mixture weighs"):
         FuseConfig(mixture="manifest", **more)
+
+
+def skewed(n: int, role: Role, seed: int) -> Features:
+    """One image in ten is roadwork, told by dimension 0."""
+    data = features(n, role, seed)
+    labels = (np.arange(n) % 10 == 0).astype(np.int64)
+    x = np.random.default_rng(seed).normal(size=(n, 1, 6)).astype(np.float32)
+    x[:, 0, 0] += 1.2 * (2 * labels - 1)
+    return replace(data, embeddings=x, labels=labels, sets=None)
+
+
+def balanced_draw(labels: np.ndarray) -> np.ndarray:
+    return np.where(labels == 1, 5.0, 5.0 / 9.0)
+
+
+def test_the_shift_of_the_prior_is_that_of_drawing_and_weights() -> None:
+    train = skewed(100, Role.TRAIN, 1)
+    device, none = torch.device("cpu"), Standardise(6)
+    settings = LoopSettings(epochs=1, batch_size=8, lr=0.1, weight_decay=0.0, patience=1)
+    plain = TensorFeatures.of(train, none, device)
+    wanted = math.log(9.0)  # from one in ten to one in two
+    assert prior_shift(plain, settings) == 0.0
+    drawn = replace(plain, draw=torch.from_numpy(balanced_draw(train.labels)))
+    assert prior_shift(drawn, settings) == pytest.approx(wanted)
+    weighed = replace(plain, weights=torch.from_numpy(balanced_draw(train.labels)))
+    assert prior_shift(weighed, settings) == pytest.approx(wanted)
+    assert prior_shift(plain, replace(settings, class_balance="sampler")) == pytest.approx(wanted)
+    assert prior_shift(plain, replace(settings, pos_weight=9.0)) == pytest.approx(wanted)
+    doubled = replace(plain, weights=torch.full((100,), 2.0))
+    assert prior_shift(doubled, settings) == pytest.approx(0.0)
+
+
+def test_balanced_drawing_does_not_end_the_training_at_its_first_epoch() -> None:
+    train, select, test = skewed(600, Role.TRAIN, 1), skewed(300, Role.VAL_SELECT, 2), skewed(600, Role.VAL_TEST, 3)
+    slow = config(mixture="manifest").model_copy(update={"lr": 3e-3, "epochs": 25})
+    drawn = replace(train, draw=balanced_draw(train.labels))
+    found = fit_aggregator(drawn, select, slow, seed=0)
+    plain = fit_aggregator(train, select, config().model_copy(update={"lr": 3e-3, "epochs": 25}), seed=0)
+    assert found.members[0].best_epoch > 2
+    # Scores stand for one in two; what selection reports stands for the share that there is.
+    z = score_features(found.head, test)
+    assert z.mean() > score_features(plain.head, test).mean() + 1.0
+    assert found.scores["nll"] == pytest.approx(plain.scores["nll"], abs=0.06)

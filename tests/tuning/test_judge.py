@@ -99,6 +99,7 @@ def test_variants_of_a_grid() -> None:
         variants([], ["a: fuse.k=2", "a: fuse.k=3"])
     configs = resolve(["data=synthetic", "out=x"], found)
     assert configs["big"].fuse.k == 5
+    assert resolve(["data=synthetic", "out=x", "fuse.k=4"], found)["big"].fuse.k == 5
     with pytest.raises(ConfigError, match=r"split"):
         resolve(["data=synthetic", "out=x"], {"baseline": [], "other": ["split.train=0.6", "split.val_test=0.2"]})
 

@@ -211,3 +211,35 @@ def test_preprocessing_json_round_trip() -> None:
             Preprocessing(**bad)
     with pytest.raises(ValidationError):
         pre.image_size = 10  # type: ignore[misc]
+
+
+def test_square_preprocessing_is_written_as_before_there_was_a_width() -> None:
+    square = Preprocessing()
+    assert "image_width" not in square.model_dump(mode="json")
+    assert Preprocessing(image_size=224, image_width=224) == square
+    wide = Preprocessing(image_size=112, image_width=208)
+    assert Preprocessing.model_validate_json(wide.model_dump_json()) == wide
+    assert (square.width, wide.width) == (224, 208)
+
+
+def test_wide_views_keep_width_and_height_apart() -> None:
+    picture = noise(640, 360)
+    pre = Preprocessing(image_size=56, image_width=96, views=ViewSpec(rows=2, cols=3, overlap=0.25, scales=(0.8, 1.0)))
+    pixels, found = make_views(picture, pre)
+    assert pixels.shape == (8, 56, 96, 3)
+    assert found.shape == (8, 4)
+    # The canvas is 96 + 2 * 72 wide and 56 + 42 high.
+    np.testing.assert_allclose(found[2], [0, 0, 96 / 240, 56 / 98], atol=1e-6)
+    np.testing.assert_allclose(found[-1], [144 / 240, 42 / 98, 1, 1], atol=1e-6)
+    canvas = np.asarray(picture.resize((240, 98), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    np.testing.assert_array_equal(pixels[-1], canvas[42:, 144:])
+    whole = picture.resize((96, 56), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    np.testing.assert_array_equal(pixels[0], np.asarray(whole))
+    assert needed_side(pre) == 240
+
+
+def test_wide_tiles_make_a_wide_picture_adaptive_like_a_square_one() -> None:
+    spec = ViewSpec(layout="adaptive")
+    square = grid(spec, 900, 900, image_size=112)
+    assert grid(spec, 1800, 900, image_size=112, image_width=224) == square
+    assert count(spec, 1800, 900, image_size=112, image_width=224) == 1 + math.prod(square)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +62,11 @@ def budget_sentences(policy: Policy) -> list[str]:
         return []
     point = policy.plan.points[policy.active]
     place = f"Operating point {policy.active + 1} of {len(policy.plan.points)}"
+    spent = f"{point.cost:.0%} of the views are looked at on average, as measured when it was planned."
+    if policy.plan.models:
+        spent = f"{point.cost:.0%} of the cost of the dearest one is spent on average, as measured when it was planned."
     return [
-        f"{place}: {point.cost:.0%} of the views are looked at on average, as measured when it was planned.",
+        f"{place}: {spent}",
         policy.promise(policy.active).sentence(),
     ]
 
@@ -71,58 +74,104 @@ def budget_sentences(policy: Policy) -> list[str]:
 def look(
     image: Image.Image, pre: Preprocessing, engine: Engine, policy: CascadePolicy, *, side_by_side: bool = False
 ) -> Look:
-    """Look at a decoded picture until the policy's operating point stops.
+    """Look at a decoded picture with one model, see ``look_through``."""
+    return look_through(lambda _: image, [(pre, engine)], policy, side_by_side=side_by_side)
+
+
+def look_through(
+    picture: Callable[[Preprocessing], Image.Image],
+    parts: Sequence[tuple[Preprocessing, Engine]],
+    policy: CascadePolicy,
+    *,
+    side_by_side: bool = False,
+) -> Look:
+    """Look at a picture, model by model and view by view, until the policy's operating point stops.
 
     Args:
-        image: RGB, as ``decode`` gives it.
-        pre: from picture to views.
-        engine: opened engine.
+        picture: the RGB picture, as ``decode`` gives it for a preprocessing; asked for once by each model that is used.
+        parts: preprocessing, from picture to views, and opened engine of each model.
         policy: fitted cascade.
         side_by_side: see ``embed_views``.
 
     Raises:
         BundleError: the picture has another number of views than the cascade was made for.
     """
-    plan, cutter = policy.plan, Cutter(image, pre)
-    _require_views(plan, len(cutter.boxes))
-    bands = (*plan.points[policy.active].bands, None)
-    embeddings = np.zeros((len(cutter.boxes), engine.embedding_dim), dtype=np.float32)
-    seen: list[int] = []
+    plan = policy.plan
+    exits = plan.points[policy.active].bands
+    bands, used = (*exits, None), plan.used(exits)
     measured = {name: np.full(1, np.nan) for name in plan.names}
-    for stage, band in enumerate(bands, start=1):
-        if band == Band():
-            continue  # nobody stops here, so its views join those of the next stage
-        new = [view for view in plan.views(stage) if view not in seen]
-        embeddings[new] = embed_views(engine, cutter.cut(new), side_by_side=side_by_side)
-        seen = sorted([*seen, *new])
-        mask = np.ones((1, len(seen)), dtype=np.bool_)
-        scores = engine.aggregate(embeddings[None, seen], cutter.boxes[None, seen], mask)
-        if band is not None:
-            measured[plan.names[stage - 1]] = scores.log_odds
-        if plan.stops(policy.active, stage, scores.log_odds)[0]:
-            break
-    return Look(scores, cutter.boxes[seen], measured)
+    earlier: list[FloatArray] = []
+    for model, (pre, engine) in enumerate(parts):
+        if not used[model]:
+            continue
+        cutter = Cutter(picture(pre), pre)
+        _require_views(plan, model, len(cutter.boxes))
+        embeddings = np.zeros((len(cutter.boxes), engine.embedding_dim), dtype=np.float32)
+        seen: list[int] = []
+        final = plan.last_stage(model)
+        for stage in (s for s in range(1, final + 1) if plan.model(s) == model):
+            if bands[stage - 1] == Band() and not (stage == final and plan.mean):
+                continue  # nobody stops here, so its views join those of the next stage
+            new = [view for view in plan.views(stage) if view not in seen]
+            embeddings[new] = embed_views(engine, cutter.cut(new), side_by_side=side_by_side)
+            seen = sorted([*seen, *new])
+            mask = np.ones((1, len(seen)), dtype=np.bool_)
+            scores = engine.aggregate(embeddings[None, seen], cutter.boxes[None, seen], mask)
+            own, z = scores.log_odds, joined(scores.log_odds, earlier if plan.mean else [])
+            if stage <= len(plan.names):
+                measured[plan.names[stage - 1]] = z
+            if plan.stops(policy.active, stage, z)[0]:
+                return Look(replace(scores, log_odds=z), cutter.boxes[seen], measured)
+        if seen:
+            earlier.append(own)
+    raise ValueError("the last stage of a cascade passes nobody on")
+
+
+def joined(own: FloatArray, earlier: Sequence[FloatArray]) -> FloatArray:
+    """Mean (N,) of the log-odds of a model and of those before it."""
+    return np.asarray(np.mean([*earlier, own], axis=0), dtype=np.float64)
 
 
 def stage_log_odds(engine: Engine, views: ViewEmbeddings, plan: Plan) -> dict[str, FloatArray]:
-    """Log-odds (N,) of all stages but the last, by name, of images whose views were all embedded.
+    """Log-odds (N,) of all stages but the last of a cascade of one model, see ``chain_log_odds``."""
+    return chain_log_odds([(engine, views)], plan)[0]
+
+
+def chain_log_odds(
+    parts: Sequence[tuple[Engine, ViewEmbeddings]], plan: Plan
+) -> tuple[dict[str, FloatArray], FloatArray]:
+    """Log-odds (N,) of all stages but the last, by name, and of the last one.
+
+    Args:
+        parts: engine of each model and the embeddings of all its views of the same N images.
+        plan: of the cascade.
 
     Raises:
         BundleError: an image has another number of views than the cascade was made for.
     """
-    counts: NDArray[np.int64] = views.mask.sum(axis=1)
-    for count in np.unique(counts).tolist():
-        _require_views(plan, count)
-    found = {}
-    for stage, name in enumerate(plan.names, start=1):
-        seen = sorted(plan.views(stage))
-        found[name] = engine.aggregate(views.embeddings[:, seen], views.boxes[:, seen], views.mask[:, seen]).log_odds
-    return found
+    for model, (_, views) in enumerate(parts):
+        counts: NDArray[np.int64] = views.mask.sum(axis=1)
+        for count in np.unique(counts).tolist():
+            _require_views(plan, model, count)
+    found: list[FloatArray] = []
+    for stage in range(1, len(plan.stages) + 1):
+        model = plan.model(stage)
+        earlier = [_seen_by(parts, plan, plan.last_stage(m)) for m in range(model)] if plan.mean else []
+        found.append(joined(_seen_by(parts, plan, stage), earlier))
+    return dict(zip(plan.names, found, strict=False)), found[-1]
 
 
-def _require_views(plan: Plan, count: int) -> None:
-    if count != len(plan.order):
+def _seen_by(parts: Sequence[tuple[Engine, ViewEmbeddings]], plan: Plan, stage: int) -> FloatArray:
+    """Log-odds (N,) of the model of ``stage`` for the views it has seen by then."""
+    engine, views = parts[plan.model(stage)]
+    seen = sorted(plan.views(stage))
+    return engine.aggregate(views.embeddings[:, seen], views.boxes[:, seen], views.mask[:, seen]).log_odds
+
+
+def _require_views(plan: Plan, model: int, count: int) -> None:
+    wanted = plan.models[model].views if plan.models else len(plan.order)
+    if count != wanted:
         raise BundleError(
-            f"the cascade was made for {len(plan.order)} views of an image, and this one has {count}",
+            f"the cascade was made for {wanted} views of an image, and this one has {count}",
             fix="export the run again",
         )

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from workzone.bundle.runtime import Detector
+from workzone.bundle import schema
+from workzone.bundle.runtime import Decider
 from workzone.config.views import ViewSpec
 from workzone.decisions import Decision
 from workzone.decisions.pooling import create_pool
 from workzone.decisions.sequences import HOLD, DriveScore, Interval, intervals
 from workzone.decisions.types import NAMES, Code, DecisionLabel
-from workzone.errors import ConfigError, ImageError
+from workzone.errors import BundleError, ConfigError, ImageError
+from workzone.files import write_json
 from workzone.predictions import logit
 from workzone.vision import Preprocessing, make_views
 from workzone.vision.decode import MAX_PIXELS
@@ -28,6 +30,7 @@ FRAMES_ALONE = (
     "The certificate of the bundle speaks of single images: here of each frame, as far as frames of drives are like "
     "the images it was issued on. It does not cover intervals of time."
 )
+SCORE_SCHEMA = "workzone-drive-1"
 _CODES: Mapping[DecisionLabel, Code] = {name: Code(code) for code, name in NAMES.items()}
 
 Advance = Callable[[int, int], None]
@@ -78,7 +81,42 @@ def drive_score(pool: str | DriveScore | None) -> DriveScore | None:
     return None if pool == "none" else DriveScore(create_pool(pool))
 
 
-def require_poolable(detector: Detector, score: DriveScore | None) -> None:
+def save_score(file: Path, score: DriveScore, detector: Decider, figures: Mapping[str, Any]) -> None:
+    """Write a fitted score for ``detector`` alone: its numbers mean nothing for the scores of another network."""
+    write_json(
+        file, {"schema": SCORE_SCHEMA, **_belongs(detector), "score": score.to_dict(), "figures": dict(figures)}
+    )
+
+
+def load_score(file: Path, detector: Decider) -> DriveScore:
+    """Read what ``save_score`` wrote.
+
+    Raises:
+        BundleError: unreadable, malformed, or fitted for another bundle.
+    """
+    stored = schema.read_json_bounded(file)
+    if not isinstance(stored, dict) or stored.get("schema") != SCORE_SCHEMA:
+        raise BundleError("the file holds no fitted pool", where=str(file), fix="make one with: workzone drives")
+    own = _belongs(detector)
+    if other := [name for name in own if stored.get(name) != own[name]]:
+        raise BundleError(
+            f"the pool was fitted for another bundle: {other[0]} differs",
+            where=str(file),
+            fix="fit it for this bundle with: workzone drives FOLDER --bundle BUNDLE",
+        )
+    return DriveScore.from_dict(stored.get("score"))
+
+
+def _belongs(detector: Decider) -> dict[str, str]:
+    certificate = detector.certificate
+    return {
+        "engine_sha256": certificate.engine_sha256,
+        "calibrator_sha256": certificate.calibrator_sha256,
+        "preprocessing_sha256": certificate.preprocessing_sha256,
+    }
+
+
+def require_poolable(detector: Decider, score: DriveScore | None) -> None:
     """Raise ConfigError where the policy reads more of an image than its probability, which pooling cannot give."""
     if score is not None and detector.policy.needs:
         needs = ", ".join(detector.policy.needs)
@@ -90,7 +128,7 @@ def require_poolable(detector: Detector, score: DriveScore | None) -> None:
 
 
 def decide_video(
-    detector: Detector,
+    detector: Decider,
     path: Path | str,
     *,
     every: float = 1.0,
@@ -115,7 +153,7 @@ def decide_video(
         min_seconds: a shorter stretch of roadwork becomes abstain.
         workers: frames in work at the same time, 0 for as many as the engine has threads.
         max_pixels: largest picture that is decoded.
-        columns: metadata that the calibrator needs, one value for all frames, see ``Detector.predict``.
+        columns: metadata that the calibrator needs, one value for all frames, see ``Decider.predict``.
         progress: called with frames decided and frames expected (0: not known).
         honour: what becomes of each answer, for a bundle whose certificate is void.
 
@@ -127,27 +165,53 @@ def decide_video(
     score = drive_score(pool)
     require_poolable(detector, score)
     video = Video(Path(path), every=every, max_pixels=max_pixels)
-    seconds: list[float] = []
-    embeddings: list[NDArray[np.float32]] = []
+    embed = score is not None and score.pool.needs_embeddings
+    seen = look_at_frames(
+        detector, video, embed=embed, workers=workers, columns=columns, max_pixels=max_pixels, progress=progress
+    )
+    alone = seen.alone if honour is None else [honour(decision) for decision in seen.alone]
+    return _together(detector, score, seen.seconds, alone, seen.embeddings, video, hold, min_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenFrames:
+    """Frames of a video one by one: their times, decisions, and embeddings (D,) of the whole view where asked for."""
+
+    seconds: list[float]
+    alone: list[Decision]
+    embeddings: list[NDArray[np.float32]]
+
+
+def look_at_frames(
+    detector: Decider,
+    video: Video,
+    *,
+    embed: bool,
+    workers: int = 0,
+    columns: Mapping[str, Any] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    progress: Advance | None = None,
+) -> SeenFrames:
+    """Decide on every sampled frame of ``video`` by itself."""
+    seen = SeenFrames([], [], [])
     whole = _whole_view(detector.preprocessing)
 
     def images() -> Iterator[Image.Image]:
         for moment, image in video:
-            seconds.append(moment)
-            if score is not None and score.pool.needs_embeddings:
-                embeddings.append(detector.engine.embed(make_views(image, whole)[0])[0])
+            seen.seconds.append(moment)
+            if embed:
+                seen.embeddings.append(detector.engine.embed(make_views(image, whole)[0])[0])
             yield image
 
-    alone: list[Decision] = []
     for _, decision in detector.predict(images(), workers=workers, columns=columns, max_pixels=max_pixels):
-        alone.append(decision if honour is None else honour(decision))
+        seen.alone.append(decision)
         if progress is not None:
-            progress(len(alone), video.expected)
-    return _together(detector, score, seconds, alone, embeddings, video, hold, min_seconds)
+            progress(len(seen.alone), video.expected)
+    return seen
 
 
 def _together(
-    detector: Detector,
+    detector: Decider,
     score: DriveScore | None,
     seconds: list[float],
     alone: list[Decision],
@@ -173,7 +237,7 @@ def _together(
     return DriveDecision(frames, tuple(stretches), video.problem, _promise(detector, score))
 
 
-def _promise(detector: Detector, score: DriveScore | None) -> str:
+def _promise(detector: Decider, score: DriveScore | None) -> str:
     if score is not None:
         return score.promise()
     return FRAMES_ALONE if detector.certified else NO_PROMISE

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +22,7 @@ from workzone.bundle.occlusion import MAX_CELLS, Fill, Occluder, grid_of
 from workzone.bundle.runtime import Decider
 from workzone.decisions import Decision
 from workzone.vision import decode, needed_side
-from workzone.vision.batch import Source
+from workzone.vision.batch import Given, at_hand
 from workzone.vision.decode import MAX_PIXELS
 
 Verdict = Literal["faithful", "not_faithful", "nothing_to_explain", "not_checked"]
@@ -183,7 +182,7 @@ class Explanation:
 
 def explain(
     detector: Decider,
-    source: Source | str,
+    source: Given,
     *,
     cells: int = 8,
     fill: Fill = "mean",
@@ -197,7 +196,7 @@ def explain(
 
     Args:
         detector: an opened bundle; its engine does all the work, torch is not needed.
-        source: path, content of a file, or Pillow image.
+        source: path, content of a file, Pillow image, or address.
         cells: cells along a side of a square picture; other shapes get about as many, nearly square.
         fill: see ``Occluder``.
         orders: random orders that the map is compared with; 0 leaves the test out.
@@ -215,7 +214,7 @@ def explain(
         raise ValueError(f"cells must be from 2 to {MAX_CELLS} and orders at least 0, not {cells} and {orders}")
     # A cascade may stop before it has seen what the map covers.
     detector = detector.all_views()
-    image: Source = Path(source) if isinstance(source, str) else source
+    image = at_hand(source)
     decision = detector(image, max_pixels=max_pixels, columns=columns)
     picture = decode(image, max_pixels=max_pixels, min_side=needed_side(detector.preprocessing))
     grid = grid_of(picture.width, picture.height, cells)

@@ -27,7 +27,7 @@ from workzone.errors import BundleError, ImageError
 from workzone.files import sha256_json
 from workzone.predictions import LABELS, FloatArray
 from workzone.vision import Preprocessing, decode, open_views
-from workzone.vision.batch import Source
+from workzone.vision.batch import Given, Source, at_hand
 from workzone.vision.decode import MAX_PIXELS
 from workzone.vision.views import Boxes, needed_side
 
@@ -57,7 +57,7 @@ class Decider:
 
     def predict(
         self,
-        sources: Iterable[Source | str],
+        sources: Iterable[Given],
         *,
         on_error: Callable[[int, ImageError], None] | None = None,
         workers: int = 0,
@@ -67,7 +67,7 @@ class Decider:
         """Decide on images, in order; yields (index of the source, decision).
 
         Args:
-            sources: paths, file contents or Pillow images.
+            sources: paths, file contents, Pillow images or addresses (``vision.remote.Remote``).
             on_error: called with index and error for each unusable image; without it the first one is raised.
             workers: images in work at the same time, 0 for as many as the engine has threads.
             max_pixels: largest image that is decoded.
@@ -80,20 +80,22 @@ class Decider:
         """
         given = require_columns(self.calibrator, columns)
 
-        def work(source: Source | str) -> tuple[Seen, str]:
-            return self._see(source, max_pixels), self._band(source, given)
+        def work(source: Given) -> tuple[Seen, str]:
+            picture = at_hand(source)
+            return self._see(picture, max_pixels), self._band(picture, given)
 
         count = workers or self.engine.threads
         for index, ((scores, boxes, stages), band) in in_order(sources, work, workers=count, on_error=on_error):
             yield index, one_decision(scores, self.decide(scores, row(given, index, band), stages), 0, boxes)
 
     def __call__(
-        self, source: Source | str, *, max_pixels: int = MAX_PIXELS, columns: Mapping[str, Any] | None = None
+        self, source: Given, *, max_pixels: int = MAX_PIXELS, columns: Mapping[str, Any] | None = None
     ) -> Decision:
         """Decide on one image, its views on all threads of the engine; raises ImageError when it cannot be used."""
         given = require_columns(self.calibrator, columns)
-        scores, boxes, stages = self._see(source, max_pixels, side_by_side=True)
-        return one_decision(scores, self.decide(scores, row(given, 0, self._band(source, given)), stages), 0, boxes)
+        picture = at_hand(source)
+        scores, boxes, stages = self._see(picture, max_pixels, side_by_side=True)
+        return one_decision(scores, self.decide(scores, row(given, 0, self._band(picture, given)), stages), 0, boxes)
 
     def at_budget(self, budget: float) -> Self:
         """The same bundle at the operating point of its cascade that ``budget`` pays for, see ``CascadePolicy.at``.
@@ -134,14 +136,13 @@ class Decider:
         p = self.calibrator(scores.log_odds) if columns is None else self.calibrator.on(scores.log_odds, columns)
         return decisions.apply_policy(self.policy, p, scores.view_log_odds, stages)
 
-    def _band(self, source: Source | str, given: Mapping[str, Any]) -> str:
+    def _band(self, picture: Source, given: Mapping[str, Any]) -> str:
         """Band of the day of an image that was given without one; empty where nobody asks for it."""
         asked = HOUR_BAND in self.calibrator.needs and HOUR_BAND not in given
-        return exif_hour_band(source) if asked else ""
+        return exif_hour_band(picture) if asked else ""
 
-    def _see(self, source: Source | str, max_pixels: int, *, side_by_side: bool = False) -> Seen:
+    def _see(self, picture: Source, max_pixels: int, *, side_by_side: bool = False) -> Seen:
         """Scores and boxes of the views of one image that are needed, and the log-odds of the stages on the way."""
-        picture = Path(source) if isinstance(source, str) else source
         cascade, stages = early_exits(self.policy), None
         if cascade is None:
             pixels, boxes = open_views(picture, self.preprocessing, max_pixels=max_pixels)
@@ -242,6 +243,8 @@ def read_parts(root: Path) -> tuple[Preprocessing, Calibrator, Policy, Certifica
     pre = schema.read_model(root / schema.PREPROCESSING, Preprocessing)
     certificate = schema.read_model(root / schema.CERTIFICATE, Certificate)
     policy = decisions.from_dict(schema.read_json_bounded(root / schema.POLICY))
+    if isinstance(policy, CascadePolicy) and policy.plan.models:
+        raise BundleError("the policy is a cascade of several models, and the bundle holds one", where=str(root))
     return pre, calibration.from_dict(stored), policy, certificate
 
 
@@ -267,6 +270,7 @@ def require_fit(engine: Engine, manifest: schema.BundleManifest, pre: Preprocess
     """Raise BundleError unless the opened network takes the views and gives the embeddings that the bundle states."""
     for name, stated, found in (
         ("views of side", pre.image_size, engine.image_size),
+        ("views of width", pre.width, engine.image_width),
         ("embeddings of width", manifest.engine.embedding_dim, engine.embedding_dim),
     ):
         if stated != found:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -37,6 +37,7 @@ CERTIFICATE = "certificate.json"
 PARITY = "parity.json"
 METRICS = "metrics.json"
 CARD = "MODEL_CARD.md"
+CASCADE = "cascade"
 ENGINE = "engine"
 GOLDEN = "golden"
 GOLDEN_CASES = "golden/cases.json"
@@ -49,7 +50,7 @@ MAX_JSON_BYTES = 16 * 1024 * 1024
 MAX_FILES = 1000
 MAX_TOLERANCE = 10.0
 """Golden cases that may be further off than this in log-odds would prove nothing."""
-_GOLDEN_FILE = re.compile(r"golden/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+GOLDEN_FILE = re.compile(r"golden/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAX_NAMED = 20
 
 M = TypeVar("M", bound=BaseModel)
@@ -170,6 +171,30 @@ def read_manifest(folder: Path) -> BundleManifest:
     Raises:
         BundleError: with the reason.
     """
+    raw, content = _read_raw(folder)
+    path = folder / MANIFEST
+    if raw.get("kind") == CASCADE:
+        raise BundleError(
+            "this is a cascade of several models, where a bundle of one model is read",
+            where=str(path),
+            fix="use predict, evaluate or verify, or give one of its members",
+        )
+    manifest = unsealed(path, raw, content, BundleManifest, SCHEMA_VERSION)
+    _check_names(manifest, path)
+    return manifest
+
+
+def is_cascade(folder: Path) -> bool:
+    """Whether ``bundle.json`` in ``folder`` calls itself a cascade of several models; raises BundleError as above."""
+    return _read_raw(folder)[0].get("kind") == CASCADE
+
+
+def read_sealed(folder: Path, model: type[M], version: int) -> M:
+    """``bundle.json`` of another shape, checked as ``read_manifest`` does it but for the names of files."""
+    return unsealed(folder / MANIFEST, *_read_raw(folder), model, version)
+
+
+def _read_raw(folder: Path) -> tuple[dict[str, Any], bytes]:
     path = folder / MANIFEST
     if not folder.is_dir():
         raise BundleError("there is no bundle here", where=str(folder), fix="give the folder that holds bundle.json")
@@ -177,20 +202,24 @@ def read_manifest(folder: Path) -> BundleManifest:
     raw = _parsed(path, content)
     if not isinstance(raw, dict):
         raise BundleError("bundle.json is not an object", where=str(path))
+    return raw, content
+
+
+def unsealed(path: Path, raw: dict[str, Any], content: bytes, model: type[M], version: int) -> M:
+    """``raw``, read from ``content``, as ``model``, when it is of this schema version and was not changed."""
     found = raw.get("schema_version")
-    if type(found) is not int or found != SCHEMA_VERSION:
+    if type(found) is not int or found != version:
         raise BundleError(
-            f"unknown bundle schema version {str(found)[:40]!r}; this version of workzone reads {SCHEMA_VERSION}",
+            f"unknown bundle schema version {str(found)[:40]!r}; this version of workzone reads {version}",
             where=str(path),
             fix="use the workzone version that made the bundle, or export again",
         )
-    manifest = validated(path, raw, BundleManifest)
+    manifest = validated(path, raw, model)
     body = canonical_json({k: v for k, v in raw.items() if k != "sha256"}).encode()
-    if sha256_bytes(body) != manifest.sha256 or content != canonical_json(raw).encode():
+    if sha256_bytes(body) != raw["sha256"] or content != canonical_json(raw).encode():
         raise BundleError(
             "bundle.json was changed after it was sealed", where=str(path), fix="take the original bundle"
         )
-    _check_names(manifest, path)
     return manifest
 
 
@@ -198,7 +227,7 @@ def _check_names(manifest: BundleManifest, path: Path) -> None:
     network = {f"{ENGINE}/{name}" for name in network_files(manifest.engine.name)}
     needed = {*REQUIRED, *network}
     for name in manifest.files:
-        if name not in needed and not _GOLDEN_FILE.fullmatch(name):
+        if name not in needed and not GOLDEN_FILE.fullmatch(name):
             extra = (
                 "a bundle holds exactly one policy, policy.json" if "policy" in name else "the set of files is closed"
             )
@@ -210,8 +239,13 @@ def _check_names(manifest: BundleManifest, path: Path) -> None:
 
 def check_files(folder: Path, manifest: BundleManifest) -> list[str]:
     """Compare every file with its hash; returns one sentence per difference."""
+    return check_listed(folder, manifest.files)
+
+
+def check_listed(folder: Path, files: Mapping[str, FileEntry], apart: Sequence[str] = ()) -> list[str]:
+    """Compare ``files`` with their hashes and name others; the folders ``apart`` are checked elsewhere."""
     problems = []
-    for name, entry in manifest.files.items():
+    for name, entry in files.items():
         path = folder / name
         try:
             if path.is_symlink() or (path.parent != folder and path.parent.is_symlink()):
@@ -222,15 +256,17 @@ def check_files(folder: Path, manifest: BundleManifest) -> list[str]:
                 problems.append(f"{name} was changed: its hash is not the one in bundle.json")
         except OSError as error:
             problems.append(f"{name} cannot be read: {error.strerror or error}")
-    return problems + _unlisted(folder, {*manifest.files, MANIFEST})
+    return problems + _unlisted(folder, {*files, MANIFEST}, apart)
 
 
-def _unlisted(folder: Path, listed: set[str]) -> list[str]:
+def _unlisted(folder: Path, listed: set[str], apart: Sequence[str]) -> list[str]:
     problems = []
     try:
         for path in folder.rglob("*"):
             name = path.relative_to(folder).as_posix()
             if name in listed or (name in (ENGINE, GOLDEN) and path.is_dir()):
+                continue
+            if any(f"{name}/".startswith(f"{other}/") for other in apart):
                 continue
             kind = (
                 "a second policy: a bundle holds exactly one" if "policy" in name else "it is not listed in bundle.json"

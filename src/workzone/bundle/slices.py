@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,11 +47,11 @@ def row(given: Mapping[str, Any], index: int, band: str) -> dict[str, NDArray[An
     return {name: np.array([value], dtype=object) for name, value in values.items()} or None
 
 
-def exif_hour_band(source: Source | str) -> str:
+def exif_hour_band(source: Source) -> str:
     """Band of the day from the EXIF time of a picture; 'unknown' without one."""
     if isinstance(source, Image.Image):
         hour = read_exif(source).hour
     else:
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else Path(source)) as image:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             hour = read_exif(image).hour
     return UNKNOWN if hour is None else hour_band(hour)

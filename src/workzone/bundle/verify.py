@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from workzone.bundle import schema
-from workzone.bundle.runtime import Detector, read_parts, void_reasons
+from workzone.bundle import chain, schema
+from workzone.bundle.runtime import Decider, Detector, read_parts, void_reasons
 from workzone.bundle.slices import unknown_slices
 from workzone.errors import WorkzoneError
 
@@ -23,6 +24,8 @@ class Check:
 def verify_bundle(folder: Path) -> list[Check]:
     """Run all checks that can still be run after a failure; a bundle is good when every check passed."""
     try:
+        if schema.is_cascade(folder):
+            return _verify_cascade(folder)
         manifest = schema.read_manifest(folder)
     except WorkzoneError as error:
         return [Check("schema", False, str(error))]
@@ -45,14 +48,38 @@ def verify_bundle(folder: Path) -> list[Check]:
     )
     if problems or void:
         return checks  # the golden cases of a changed bundle prove nothing
-    checks.append(_golden(folder))
+    checks.append(_golden(folder, lambda: Detector.load(folder, check_hashes=False)))
     return checks
 
 
-def _golden(folder: Path) -> Check:
+def _verify_cascade(folder: Path) -> list[Check]:
+    """The checks of a cascade of several models, those of its members among them."""
+    manifest = chain.read_chain(folder)
+    checks = [Check("schema", True, f"version {manifest.schema_version}, sealed, {len(manifest.members)} members")]
+    problems = chain.check_chain_files(folder, manifest)
+    evidence = f"{len(manifest.files)} files and {len(manifest.members)} members unchanged"
+    checks.append(Check("hashes", not problems, "; ".join(problems) or evidence))
+    for number in range(1, len(manifest.members) + 1):
+        member = verify_bundle(chain.member_folder(folder, number))
+        bad = [f"{c.name}: {c.detail}" for c in member if not c.passed]
+        evidence = f"{len(member)} checks passed"
+        checks.append(Check(f"member {number}", not bad, "; ".join(bad) or evidence))
+    if not all(check.passed for check in checks):
+        return checks
+    try:
+        detector = chain.CascadeDetector.load(folder, check_hashes=False)
+    except WorkzoneError as error:
+        return [*checks, Check("certificate", False, str(error))]
+    state = "certified" if detector.certificate.certified else "no certified promise"
+    checks.append(Check("certificate", True, f"belongs to these files and members; {state}"))
+    checks.append(_golden(folder, lambda: detector))
+    return checks
+
+
+def _golden(folder: Path, load: Callable[[], Decider]) -> Check:
     try:
         golden = schema.read_model(folder / schema.GOLDEN_CASES, schema.Golden)
-        detector = Detector.load(folder, check_hashes=False)
+        detector = load()
         unknown = unknown_slices(detector.calibrator)
         answers = [a for _, a in detector.predict((folder / c.image for c in golden.cases), columns=unknown)]
     except WorkzoneError as error:

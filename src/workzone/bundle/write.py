@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,6 +59,11 @@ def write_bundle(parts: BundleParts, target: Path) -> Path:
     Raises:
         BundleError: the parts do not fit together, the new bundle does not verify, or ``target`` holds something else.
     """
+    return write_folder(lambda work: _fill(parts, work), target)
+
+
+def write_folder(fill: Callable[[Path], None], target: Path) -> Path:
+    """``write_bundle`` for whatever bundle ``fill`` puts into an empty folder."""
     target.parent.mkdir(parents=True, exist_ok=True)
     old = target.with_name(f".{target.name}.old")
     if old.exists() and not target.exists():
@@ -67,7 +72,7 @@ def write_bundle(parts: BundleParts, target: Path) -> Path:
     _sweep(target)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-{os.getpid()}-", suffix=".partial", dir=target.parent))
     try:
-        _fill(parts, work)
+        fill(work)
         failed = [check for check in verify_bundle(work) if not check.passed]
         if failed:
             raise BundleError(
@@ -165,17 +170,18 @@ def _fill(parts: BundleParts, work: Path) -> None:
     }
     cases = _golden_cases(parts, work, names, values)
     write_json(work / schema.GOLDEN_CASES, cases)
-    write_atomic(work / schema.MANIFEST, schema.seal({**values, "files": _entries(work)}))
+    write_atomic(work / schema.MANIFEST, schema.seal({**values, "files": file_entries(work)}))
 
 
-def _entries(work: Path) -> dict[str, dict[str, Any]]:
+def file_entries(work: Path) -> dict[str, dict[str, Any]]:
+    """Hash and size of every file in ``work`` but ``bundle.json``."""
     files = sorted(p for p in work.rglob("*") if p.is_file() and p.name != schema.MANIFEST)
     return {p.relative_to(work).as_posix(): {"sha256": sha256_file(p), "size": p.stat().st_size} for p in files}
 
 
 def _golden_cases(parts: BundleParts, work: Path, names: Sequence[str], values: dict[str, Any]) -> dict[str, Any]:
     manifest = schema.validated(
-        work / schema.MANIFEST, {**values, "files": _entries(work), "sha256": ""}, schema.BundleManifest
+        work / schema.MANIFEST, {**values, "files": file_entries(work), "sha256": ""}, schema.BundleManifest
     )
     pre, calibrator, policy, certificate = read_parts(work)
     if void := void_reasons(manifest, pre, calibrator, policy, certificate):

@@ -40,9 +40,11 @@ def evaluate(
     ),
     threads: int = typer.Option(0, "--threads", help="Threads of the engine, 0 for all cores."),
     seed: int = typer.Option(42, "--seed", help="Seed of the bootstrap."),
-    robustness: bool = typer.Option(False, "--robustness", help="Measure corrupted pictures as well; needs a bundle."),
+    robustness: bool = typer.Option(
+        False, "--robustness", help="Count the promises on changed pictures as well: corruptions, StreetVision."
+    ),
     robustness_images: int = typer.Option(
-        100, "--robustness-images", min=2, help="Images of the sample that is corrupted, each 50 times."
+        100, "--robustness-images", min=2, help="Images of the sample that is changed, each 58 times."
     ),
 ) -> None:
     """Measure a bundle on labelled images it has not seen: figures with intervals, slices, plots, report.

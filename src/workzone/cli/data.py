@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,19 +153,50 @@ def download_(
 @app.command()
 def split(
     manifest: Path = typer.Argument(..., help="Manifest made by 'workzone data import'."),
+    words: list[str] | None = quality.WORDS,
     out: Path = typer.Option(Path("splits.json"), "--out", "-o", help="Split file to write."),
     seed: int = typer.Option(0, "--seed", help="Seed of the split."),
+    near_duplicates: bool = typer.Option(
+        True, "--near-duplicates/--no-near-duplicates", help="Keep near duplicates by perceptual hash together."
+    ),
+    metres: float = typer.Option(0.0, "--metres", min=0.0, help="Keep images of one square of this size together."),
+    columns: list[str] = typer.Option(
+        [], "--column", help="Keep images with equal values of it together, such as sequence; may be repeated."
+    ),
+    similarity: float = typer.Option(
+        0.0, "--similarity", min=0.0, max=1.0, help="Keep images of this cosine of embeddings together, such as 0.95."
+    ),
+    embeddings: Path | None = typer.Option(None, "--embeddings", help="Table or .npz of embeddings made elsewhere."),
+    bundle: Path | None = typer.Option(None, "--bundle", help="Embed by this bundle, not by the default backbone."),
 ) -> None:
     """Give every image a role (70/10/10/10), whole groups and near duplicates together."""
     _need_eval()
     from workzone.data.manifest import Manifest
     from workzone.data.splits import make_splits
+    from workzone.data.units import find_units
 
-    splits = make_splits(Manifest.load(manifest), seed=seed)
+    table = Manifest.load(manifest)
+    found = quality.embeddings_for(table, manifest, words or [], bundle, embeddings) if similarity else None
+    joined = {
+        "near_duplicates": near_duplicates,
+        "cell_metres": metres or None,
+        "columns": columns,
+        "embeddings": found,
+        "similarity": similarity,
+    }
+    splits = make_splits(table, seed=seed, **joined)  # type: ignore[arg-type]
     splits.save(out)
+    if len(set(splits.units.values())):
+        largest = max(Counter(splits.units.values()).values())
+        before = len(set(find_units(table)))
+        typer.echo(
+            f"{len(set(splits.units.values()))} units of {len(splits.units)} images, the largest of {largest}; "
+            f"by group and hash alone there are {before}",
+            err=True,
+        )
     for role, by_source in splits.counts.items():
-        total = {label: sum(c.get(label, 0) for c in by_source.values()) for label in ("1", "0")}
-        typer.echo(f"{role}: {total['1'] + total['0']} images, {total['1']} roadwork")
+        total = {label: sum(c.get(label, 0) for c in by_source.values()) for label in ("roadwork", "no_roadwork")}
+        typer.echo(f"{role}: {sum(total.values())} images, {total['roadwork']} roadwork")
     typer.echo(f"-> {out}")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from workzone.errors import ConfigError, DataError
+from workzone.files import IMAGE_SUFFIXES, shown
 
 if TYPE_CHECKING:
     from workzone.bundle.explain import Explanation
@@ -41,7 +42,7 @@ def explain(
     from workzone.bundle.explain import explain as explain_one
     from workzone.bundle.illustrate import illustrate
     from workzone.bundle.runtime import Detector
-    from workzone.cli.predict import shown, slice_columns
+    from workzone.cli.predict import slice_columns
     from workzone.cli.progress import TerminalProgress
     from workzone.errors import ImageError
     from workzone.files import atomic_path, write_json
@@ -95,13 +96,11 @@ def explain(
 
 def _files(words: Sequence[Path]) -> Iterator[Path]:
     """Images in the order given, those of a folder sorted."""
-    from workzone.cli.predict import SUFFIXES
-
     for word in words:
         if not word.is_dir():
             yield word
             continue
-        inside = sorted(p for p in word.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        inside = sorted(p for p in word.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
         if not inside:
             raise DataError(
                 "the folder holds no images", where=str(word), fix="give a folder with JPEG, PNG or WebP files"

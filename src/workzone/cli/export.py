@@ -21,6 +21,13 @@ def export(
     ),
     precision: str = typer.Option("fp32", "--precision", help="fp32, bf16, int8 or fp16, as far as the engine has it."),
     out: Path = typer.Option(..., "--out", "-o", help="New folder."),
+    calib: Path | None = typer.Option(
+        None,
+        "--calib",
+        help="Labelled images (folder, table, manifest) to calibrate and certify on; a bundle is then source enough.",
+        metavar="DATA",
+    ),
+    seed: int = typer.Option(0, "--seed", min=0, help="With --calib: of the division into calibrating and certifying."),
 ) -> None:
     """Export a run to another engine, calibrated and certified on that engine's own scores.
 
@@ -30,6 +37,12 @@ def export(
     """
     from workzone.errors import ConfigError
 
+    if calib is not None:
+        if engine not in BUNDLE_ENGINES:
+            fix = f"take one of {', '.join(BUNDLE_ENGINES)}, or leave --calib out"
+            raise ConfigError(f"{engine} gives an artefact, which has no certificate", where="--calib", fix=fix)
+        _recalibrate(source, calib, engine, precision, out, seed)
+        return
     if engine not in BUNDLE_ENGINES:
         _artefact(source, engine, precision, out)
         return
@@ -38,10 +51,27 @@ def export(
             raise ConfigError(
                 "a bundle holds no calibration images, and a certificate of one engine is void for another",
                 where=str(source),
-                fix=f"give the folder of the run that made it, or run again with export.also=[{engine}-{precision}]",
+                fix="give labelled images with --calib DATA, the folder of the run that made it, or run again with "
+                f"export.also=[{engine}-{precision}]",
             )
         raise _no_source(source)
     _bundle(source, f"{engine}-{precision}", out)
+
+
+def _recalibrate(source: Path, data: Path, engine: str, precision: str, out: Path, seed: int) -> None:
+    from workzone.cli.progress import TerminalProgress
+    from workzone.errors import ConfigError
+    from workzone.pipeline.recalibrate import recalibrate
+
+    if not (source / "run.json").is_file() and not (source / "bundle.json").is_file():
+        raise _no_source(source)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError("the folder for the bundle is not empty", where=str(out), fix="name a new folder")
+    made = recalibrate(source, data, out, engine=engine, precision=precision, seed=seed, progress=TerminalProgress())
+    for sentence in made.certificate.sentences():
+        typer.echo(sentence)
+    about = f"{engine}-{precision}, with a certificate of its own on {made.n} images"
+    typer.echo(f"Bundle: {out} ({about}; log-odds at most {made.largest_difference:.2g} from the source's)")
 
 
 def _no_source(source: Path) -> Exception:

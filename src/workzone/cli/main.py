@@ -13,16 +13,20 @@ import typer
 
 from workzone.cli import (
     bundle,
+    cascade,
     compare,
     config,
     data,
+    drives,
     explain,
     export,
+    load,
     map,
     monitor,
     predict,
     registry,
     run,
+    score,
     serve,
     streetvision,
     tune,
@@ -40,15 +44,19 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("demo")(run.demo)
 app.command("predict")(predict.predict)
+app.command("score")(score.score)
 app.command("verify")(bundle.verify)
 app.command("evaluate")(bundle.evaluate)
 app.command("compare")(compare.compare)
+app.command("cascade")(cascade.cascade)
 app.command("explain")(explain.explain)
 app.command("export")(export.export)
 app.command("map")(map.make_map)
+app.command("drives")(drives.drives)
 app.command("ablate")(tune.ablate)
 app.command("sweep")(tune.sweep)
 app.command("serve")(serve.serve)
+app.command("load")(load.load)
 app.add_typer(serve.review_app, name="review")
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

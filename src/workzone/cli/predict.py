@@ -16,22 +16,26 @@ import typer
 from workzone.cli.videos import SUFFIXES as VIDEO_SUFFIXES
 from workzone.cli.videos import VideoCounts, VideoOptions, is_video, video_rows
 from workzone.errors import ConfigError, DataError
+from workzone.files import IMAGE_SUFFIXES, shown
 
 if TYPE_CHECKING:
-    from workzone.bundle import Detector
+    from workzone.bundle.runtime import Decider
     from workzone.decisions import Decision
     from workzone.errors import ImageError
+    from workzone.vision.remote import Remote
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".mpo"})
+    Place = Path | Remote
+
 # In a folder, .ts is more often a program than a film.
-FOLDER_SUFFIXES = SUFFIXES | (VIDEO_SUFFIXES - {".ts"})
+FOLDER_SUFFIXES = IMAGE_SUFFIXES | (VIDEO_SUFFIXES - {".ts"})
 FORMATS = ("table", "jsonl", "csv", "parquet")
+SCHEMES = ("http://", "https://")
 
 
 def predict(
     paths: list[str] | None = typer.Argument(
         None,
-        help="Images, videos, folders, globs, or - for a list of paths on standard input.",
+        help="Images, videos, folders, globs, http addresses of images, or - for a list of these on standard input.",
         metavar="PATH",
         show_default=False,
     ),
@@ -54,7 +58,7 @@ def predict(
         None,
         "--budget",
         min=0.0,
-        help="Bundles with a cascade: mean share of the views to look at, above 1 a mean number of views.",
+        help="Bundles with a cascade: mean share of the cost of all views to spend, above 1 a mean number of views.",
         metavar="SHARE",
     ),
     views: bool = typer.Option(False, "--views", help="Include the score and weight of each view (jsonl)."),
@@ -66,7 +70,9 @@ def predict(
     ),
     every: float = typer.Option(1.0, "--every", min=0.01, help="Videos: seconds between frames."),
     pool: str = typer.Option(
-        "none", "--pool", help="Videos: none, mean, exponential, topk, hmm or attention over neighbouring frames."
+        "none",
+        "--pool",
+        help="Videos: none, mean, exponential, topk, hmm or attention over neighbouring frames, or a file of 'drives'.",
     ),
     min_seconds: float = typer.Option(
         0.0, "--min-seconds", min=0.0, help="Videos: a shorter stretch of roadwork becomes abstain."
@@ -88,14 +94,16 @@ def predict(
             raise ConfigError("no bundle was given", fix="add --bundle FOLDER or set WORKZONE_BUNDLE")
         _note(SENTENCE)
     from workzone.bundle.cascade import budget_sentences
-    from workzone.bundle.drive import drive_score, require_poolable
-    from workzone.bundle.runtime import Detector
+    from workzone.bundle.chain import open_bundle
+    from workzone.bundle.drive import drive_score, load_score, require_poolable
     from workzone.bundle.slices import require_columns
     from workzone.monitoring.void import mark_path, read_mark
 
     columns = slice_columns(slices or [])
-    options = VideoOptions(every, drive_score(pool), min_seconds, columns)
-    detector = Detector.load(bundle, threads=threads)
+    fitted = pool.lower().endswith(".json")
+    score = None if fitted else drive_score(pool)
+    detector = open_bundle(bundle, threads=threads)
+    options = VideoOptions(every, load_score(Path(pool), detector) if fitted else score, min_seconds, columns)
     require_columns(detector.calibrator, columns)
     mark = read_mark(mark_path(bundle), detector.manifest.sha256)
     if mark is not None:
@@ -154,7 +162,7 @@ def _format(form: str | None, out: Path | None) -> str:
     return form
 
 
-def _collect(words: Sequence[str]) -> tuple[Iterator[Path], int]:
+def _collect(words: Sequence[str]) -> tuple[Iterator[Place], int]:
     """Files in the order given, and how many (0 when a list on standard input has yet to be read).
 
     Raises:
@@ -163,24 +171,27 @@ def _collect(words: Sequence[str]) -> tuple[Iterator[Path], int]:
     """
     if not words:
         raise DataError("no images were given", fix="give images, a folder, a glob, or - for a list on standard input")
-    parts: list[Iterable[Path]] = [_listed() if word == "-" else _expand(word) for word in words]
-    if any(is_video(path) for part in parts if isinstance(part, list) for path in part):
+    parts: list[Iterable[Place]] = [_listed() if word == "-" else _expand(word) for word in words]
+    if any(_is_video(path) for part in parts if isinstance(part, Sequence) for path in part):
         from workzone.vision.video import require_av
 
         require_av()
-    total = 0 if "-" in words else sum(len(part) for part in parts if isinstance(part, list))
+    total = 0 if "-" in words else sum(len(part) for part in parts if isinstance(part, Sequence))
     return chain.from_iterable(parts), total
 
 
-def _listed() -> Iterator[Path]:
+def _listed() -> Iterator[Place]:
     # Names of files are bytes, and not every one is valid UTF-8.
     for line in sys.stdin.buffer:
         if name := line.rstrip(b"\r\n"):
-            yield Path(os.fsdecode(name))
+            word = os.fsdecode(name)
+            yield _address(word) or Path(word)
 
 
-def _expand(word: str) -> list[Path]:
+def _expand(word: str) -> Sequence[Place]:
     """Folders and patterns are expanded, anything else is taken at its word."""
+    if address := _address(word):
+        return [address]
     path = Path(word)
     if path.is_dir():
         hidden = (p for p in path.rglob("*") if p.suffix.lower() in FOLDER_SUFFIXES)
@@ -194,6 +205,18 @@ def _expand(word: str) -> list[Path]:
             raise DataError("no file matches the pattern", where=word, fix="check the pattern and the working folder")
         return matches
     return [path]
+
+
+def _address(word: str) -> Remote | None:
+    if not word.lower().startswith(SCHEMES):
+        return None
+    from workzone.vision.remote import Remote
+
+    return Remote(word)
+
+
+def _is_video(place: Place) -> bool:
+    return isinstance(place, Path) and is_video(place)
 
 
 class _Ticker:
@@ -225,8 +248,8 @@ class _Ticker:
 
 
 def _all_rows(
-    detector: Detector,
-    files: Iterator[Path],
+    detector: Decider,
+    files: Iterator[Place],
     threads: int,
     max_pixels: int,
     views: bool,
@@ -238,7 +261,7 @@ def _all_rows(
 ) -> Iterator[dict[str, Any]]:
     """Rows of images and videos in the order given; neighbouring images are decided side by side."""
     found = False
-    for video, some in groupby(files, key=is_video):
+    for video, some in groupby(files, key=_is_video):
         found = True
         if not video:
             for row in _rows(detector, some, threads, max_pixels, views, counts, options.columns, honour):
@@ -246,6 +269,7 @@ def _all_rows(
                 ticker.row()
             continue
         for path in some:
+            assert isinstance(path, Path)
             yield from video_rows(
                 detector,
                 path,
@@ -265,8 +289,8 @@ def _all_rows(
 
 
 def _rows(
-    detector: Detector,
-    files: Iterator[Path],
+    detector: Decider,
+    files: Iterator[Place],
     threads: int,
     max_pixels: int,
     views: bool,
@@ -275,19 +299,21 @@ def _rows(
     honour: Callable[[Decision], Decision] | None,
 ) -> Iterator[dict[str, Any]]:
     """One row an image, in order, unreadable ones in their place; files are taken only a few ahead of the rows."""
-    waiting: deque[Path] = deque()
+    from workzone.bundle.rows import bad_row, image_row
+
+    waiting: deque[Place] = deque()
     errors: dict[int, ImageError] = {}
 
-    def taken() -> Iterator[Path]:
+    def taken() -> Iterator[Place]:
         for path in files:
             waiting.append(path)
             yield path
 
     def bad(index: int) -> dict[str, Any]:
-        error, path = errors.pop(index), shown(waiting.popleft())
+        error, path = errors.pop(index), waiting.popleft()
         counts["unreadable"] += 1
-        _note(f"{path}: {error.reason}: {error.what}")
-        return {"path": path, "decision": None, "error": error.reason}
+        _note(f"{shown(path)}: {error.reason}: {error.what}")
+        return bad_row(path, error)
 
     at = 0
     for index, decision in detector.predict(
@@ -298,19 +324,11 @@ def _rows(
             at += 1
         decision = decision if honour is None else honour(decision)
         counts["abstain" if decision.label == "abstain" else "decided"] += 1
-        record = decision.to_dict()
-        if not views:
-            del record["views"]
-        yield {"path": shown(waiting.popleft()), **record, "error": None}
+        yield image_row(waiting.popleft(), decision, views=views)
         at += 1
     while waiting:
         yield bad(at)
         at += 1
-
-
-def shown(path: Path) -> str:
-    """``path`` as text that can be written anywhere; bytes that are no UTF-8 appear as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _with_progress(rows: Iterator[dict[str, Any]], ticker: _Ticker) -> Iterator[dict[str, Any]]:

@@ -10,9 +10,12 @@ import typer
 from workzone.cli.progress import TerminalProgress
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from workzone.data.manifest import Manifest
 
-_WORDS = typer.Argument(
+WORDS = typer.Argument(
     None, help="Keys of the configuration, for example model.backbone=dinov2_vits14.", metavar="KEY=VALUE"
 )
 
@@ -24,15 +27,44 @@ def _read(location: Path) -> Manifest:
         return build_manifest(location, progress=advance)
 
 
+def embeddings_for(
+    manifest: Manifest, place: Path, words: list[str], bundle: Path | None, file: Path | None
+) -> NDArray[np.float32]:
+    """(N, D) of the whole pictures: from a file, by a bundle, or by the backbone that ``words`` say."""
+    import tempfile
+
+    from workzone.bundle.runtime import Detector
+    from workzone.errors import ConfigError
+    from workzone.pipeline.embedding import embed_manifest, read_embeddings, tool_config, whole_picture
+
+    if bundle is not None and file is not None:
+        raise ConfigError("--bundle and --embeddings are two answers to one question", fix="give one of them")
+    if file is not None:
+        return read_embeddings(file, manifest)
+    with tempfile.TemporaryDirectory() as folder:
+        config = tool_config(place, Path(folder), words)
+        detector = None if bundle is None else Detector.load(bundle, threads=config.compute.threads)
+        views = embed_manifest(
+            manifest, config, folder=Path(folder) / "backbone", detector=detector, progress=TerminalProgress()
+        )
+    return whole_picture(views)
+
+
 def quality(
     data: Path = typer.Argument(..., help="Manifest, table or folder of images."),
-    words: list[str] | None = _WORDS,
+    words: list[str] | None = WORDS,
     out: Path = typer.Option(Path("quality"), "--out", "-o", help="Folder for quality.csv, quality.html, review.csv."),
     bundle: Path | None = typer.Option(None, "--bundle", help="Embed by this bundle, not by the default backbone."),
     embeddings: Path | None = typer.Option(None, "--embeddings", help="Table or .npz of embeddings made elsewhere."),
     review: Path | None = typer.Option(None, "--review", help="A review file to obey first."),
     similarity: float = typer.Option(0.97, "--similarity", min=0.5, max=1.0, help="Least cosine of similar images."),
-    outliers: int = typer.Option(100, "--outliers", min=0, help="Oddest images that are listed."),
+    outliers: int = typer.Option(100, "--outliers", min=0, help="Most of the oddest images that are listed."),
+    contamination: float = typer.Option(
+        0.05, "--contamination", min=0.0, max=0.5, help="Largest share of the images that is listed as odd."
+    ),
+    confidence: float = typer.Option(
+        0.9, "--label-confidence", min=0.5, max=1.0, help="Labels in doubt with less are not put into the review."
+    ),
     shown: int = typer.Option(12, "--shown", min=1, max=200, help="Pictures of each kind on the page."),
 ) -> None:
     """Look for copies, labels in doubt, outliers, unusable pictures and shortcuts; nothing is changed or deleted."""
@@ -53,12 +85,15 @@ def quality(
         review=review,
         similarity=similarity,
         outliers=outliers,
+        contamination=contamination,
+        confidence=confidence,
         shown=shown,
         title=str(data),
         progress=TerminalProgress(),
     )
     for kind, count in found.counts().items():
-        typer.echo(f"{kind.replace('_', ' ')}: {count}")
+        queued = sum(f.kind == kind for f in found.queued())
+        typer.echo(f"{kind.replace('_', ' ')}: {count}" + (f", {queued} in the review" if queued < count else ""))
     for shortcut in shortcuts:
         typer.echo(f"{shortcut.name} alone predicts the label with AUROC {shortcut.auroc} (n {shortcut.auroc.n})")
     for text in found.skipped:
@@ -98,9 +133,12 @@ def fuse(
     ratio: list[str] | None = typer.Option(None, "--ratio", help="For ratio: share of a set.", metavar="NAME=SHARE"),
     by: str = typer.Option("origin", "--by", help="What a data set is: origin (the arguments), or column source."),
     hard_weight: float = typer.Option(2.0, "--hard-weight", min=1.0, max=100.0, help="Loss weight of hard negatives."),
+    splits: Path | None = typer.Option(
+        None, "--splits", help="Split file of an earlier run whose roles are kept; new images are for training."
+    ),
 ) -> None:
     """Make one manifest of several: origin, licence, common groups, and weights for fuse.mixture=manifest."""
-    from workzone.data.fusion.combine import combine
+    from workzone.data.fusion.combine import combine, keep_roles
     from workzone.data.fusion.strategies import LOSS, SAMPLE, weigh
     from workzone.errors import ConfigError
 
@@ -116,6 +154,11 @@ def fuse(
         named[name] = _read(Path(place))
     combined = combine(named)
     manifest = weigh(combined.manifest, strategy, by=by, ratios=_shares(ratio or []), hard_weight=hard_weight)
+    if splits is not None:
+        from workzone.data.splits import Splits
+
+        manifest, without = keep_roles(manifest, Splits.load(splits))
+        typer.echo(f"roles of {splits} kept; {without} new images have none, as they share a group", err=True)
     manifest.save(out)
     for sentence in combined.sentences():
         typer.echo(sentence, err=True)
@@ -147,7 +190,7 @@ def _shares(words: list[str]) -> dict[str, float]:
 
 def mine(
     data: Path = typer.Argument(..., help="Manifest, table or folder, labelled or not."),
-    words: list[str] | None = _WORDS,
+    words: list[str] | None = WORDS,
     bundle: Path = typer.Option(..., "--bundle", help="The bundle that scores the images."),
     out: Path = typer.Option(Path("queue.csv"), "--out", "-o", help="Queue to write, a review file."),
     splits: Path | None = typer.Option(
@@ -194,7 +237,7 @@ def mine(
 
 def cross(
     data: Path = typer.Argument(..., help="Manifest, table or folder of images of several data sets."),
-    words: list[str] | None = _WORDS,
+    words: list[str] | None = WORDS,
     out: Path = typer.Option(Path("cross"), "--out", "-o", help="Folder of the results and of all trainings."),
     by: str = typer.Option("source", "--by", help="Column that names the data set; origin after data fuse."),
     fewest: int = typer.Option(10, "--fewest", min=2, help="Images of each class a set needs to be trained on."),
@@ -219,6 +262,8 @@ def cross(
         told = "not defined" if row["value"] is None else f"{row['value']:.3f}"
         if row["low"] is not None:
             told += f" [{row['low']:.3f}, {row['high']:.3f}]"
+        elif row["n_groups"] == 1:
+            told += " (one group, no interval)"
         counts = (str(row[k]) for k in ("n", "n_positive", "n_groups"))
         table.add_row(row["trained"], row["tested"], told, *counts)
     print_table(Console(highlight=False), table)

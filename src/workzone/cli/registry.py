@@ -39,6 +39,13 @@ class Counted(StrEnum):
     false_alarm = "false_alarm"
 
 
+class Against(StrEnum):
+    """Whom the champion is compared with in the log of a server."""
+
+    challenger = "challenger"
+    shadow = "shadow"
+
+
 def _limits(words: Sequence[str] | None) -> dict[str, float]:
     found: dict[str, float] = {}
     for word in words or ():
@@ -198,8 +205,10 @@ def mlflow(
 
 @app.command("shadow")
 def shadow(
-    a: Path = typer.Argument(..., help="Predictions of the champion: CSV, Parquet, JSON lines or SQLite."),
-    b: Path = typer.Argument(..., help="Predictions of the challenger on the same images."),
+    a: Path = typer.Argument(
+        ..., help="Predictions of the champion: CSV, Parquet, JSON lines, SQLite; or the log of a server with a shadow."
+    ),
+    b: Path | None = typer.Argument(None, help="Predictions of the challenger on the same images; not for a server."),
     by: list[str] | None = typer.Option(None, "--by", help="Column of the first table to slice by; may be repeated."),
     limit: float | None = typer.Option(
         None, "--limit", min=0.0, max=1.0, help="Exit 3 where decisions differ more often for certain."
@@ -212,7 +221,7 @@ def shadow(
     need_eval("the shadow comparison")
     from workzone.registry.shadow import compare
 
-    found = compare(a, b, by or ())
+    found = compare(a, b or a, by or (), roles=("", "") if b is not None else ("", "shadow"))
     if as_json:
         _dump(found.to_dict())
     else:
@@ -234,8 +243,12 @@ def shadow(
 
 @app.command("ab")
 def ab(
-    champion: Path = typer.Option(..., "--champion", help="Its predictions."),
-    challenger: Path = typer.Option(..., "--challenger", help="Its predictions, of the same images or of others."),
+    champion: Path | None = typer.Option(None, "--champion", help="Its predictions."),
+    challenger: Path | None = typer.Option(
+        None, "--challenger", help="Its predictions, of the same images or of others."
+    ),
+    log: Path | None = typer.Option(None, "--log", help="Log of a server with both bundles, in place of these two."),
+    against: Against = typer.Option(Against.challenger, "--against", help="With --log: who is compared."),
     labels: Path = typer.Option(..., "--labels", help="Reviewed labels (id or path, label), in order of review."),
     event: Counted = typer.Option(Counted.wrong, "--event", help="What is counted."),
     delta: float = typer.Option(0.05, "--delta", min=1e-6, max=0.5, help="Chance of stopping falsely, each direction."),
@@ -251,7 +264,13 @@ def ab(
     from workzone.registry.ab import judge
     from workzone.registry.store import Registry
 
-    found = judge(champion, challenger, labels, event=event.value, delta=delta)
+    if log is not None and champion is None and challenger is None:
+        one, two, roles = log, log, ("champion", against.value)
+    elif log is None and champion is not None and challenger is not None:
+        one, two, roles = champion, challenger, ("", "")
+    else:
+        raise ConfigError("it is not said who is compared with whom", fix="give --log, or --champion and --challenger")
+    found = judge(one, two, labels, event=event.value, delta=delta, roles=roles)
     if as_json:
         _dump(found.to_dict())
     else:
@@ -343,13 +362,14 @@ def checklist(
     registry: Path | None = typer.Option(None, "--registry", help="Its champion should be this bundle."),
     url: str | None = typer.Option(None, "--url", help="Of the running server."),
     api_key: str | None = typer.Option(None, "--api-key", help="To ask the server.", envvar="WORKZONE_API_KEY"),
+    load_test: Path | None = typer.Option(None, "--load-test", help="Report of 'workzone load'."),
     as_json: bool = _JSON,
 ) -> None:
     """What must hold before production, computed; what cannot be proved has failed. Exit 3 where anything failed."""
-    from workzone.registry.checklist import Given
-    from workzone.registry.checklist import checklist as rows
+    from workzone.serving.checklist import Given
+    from workzone.serving.checklist import checklist as rows
 
-    given = Given(bundle, _limits(limit), api_key_file, api_key, reference, registry, url)
+    given = Given(bundle, _limits(limit), api_key_file, api_key, reference, registry, url, load=load_test)
     gates = rows(given)
     _print(gates, as_json)
     if any(g.passed is not True for g in gates):

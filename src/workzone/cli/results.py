@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from workzone.errors import MissingExtraError
-
 CSV_COLUMNS = ("path", "decision", "probability", "log_odds", "prediction_set", "reason", "error")
 VIDEO_COLUMNS = ("seconds", "pooled_probability", "pooled_decision")
 """Empty for images; intervals are written to JSON lines and tables alone."""
@@ -56,33 +54,11 @@ def _one_picture(rows: Rows) -> Rows:
 
 
 def _parquet(rows: Rows, out: Path) -> None:
-    try:
-        import polars as pl
-    except ImportError as error:
-        raise MissingExtraError("polars", "eval", feature="Parquet output") from error
+    from workzone.bundle.rows import write_parquet
     from workzone.files import atomic_path
 
-    # Stated, since a folder of unreadable files alone would leave nothing to infer types from.
-    types = {
-        "path": pl.String(),
-        "decision": pl.String(),
-        "probability": pl.Float64(),
-        "log_odds": pl.Float64(),
-        "prediction_set": pl.List(pl.String()),
-        "reason": pl.String(),
-        "error": pl.String(),
-        "seconds": pl.Float64(),
-        "pooled_probability": pl.Float64(),
-        "pooled_decision": pl.String(),
-        "stage": pl.Int64(),
-        "cost": pl.Float64(),
-    }
     with atomic_path(out) as partial:
-        flat = [
-            {k: row.get(k) for k in types} | {"prediction_set": row.get("prediction_set", [])}
-            for row in _one_picture(rows)
-        ]
-        pl.DataFrame(flat, schema=types).write_parquet(partial)
+        write_parquet(_one_picture(rows), partial)
 
 
 def _table(rows: Rows) -> None:

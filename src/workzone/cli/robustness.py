@@ -1,18 +1,12 @@
-"""``workzone evaluate --robustness``: the same bundle on corrupted pictures."""
+"""``workzone evaluate --robustness``: the same bundle on corrupted pictures and on what StreetVision would send."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from workzone.cli.progress import TerminalProgress
 from workzone.config.models import EvaluateConfig
 from workzone.evaluation.inputs import Evaluated
-from workzone.predictions import FloatArray
-from workzone.vision.corruptions import Picture
 
 
 def measure_robustness(
@@ -27,25 +21,17 @@ def measure_robustness(
     progress: TerminalProgress,
 ) -> str:
     """Write ``robustness.json`` and ``robustness.png`` into ``out``; returns what breaks first."""
-    from PIL import Image
-
     from workzone.bundle import Detector
-    from workzone.bundle.slices import unknown_slices
-    from workzone.decisions.types import together
+    from workzone.evaluation.changes import corruption_changes, streetvision_changes
     from workzone.evaluation.figures import Draws
-    from workzone.evaluation.robustness import robustness, write_robustness
+    from workzone.evaluation.robustness import robustness
+    from workzone.evaluation.robustness_output import write_robustness
+    from workzone.pipeline.external import picture_scorer
 
-    detector = Detector.load(bundle, threads=threads)
-
-    def score(pictures: Iterator[Picture]) -> tuple[FloatArray, NDArray[np.int8]]:
-        scored = detector.predict(
-            (Image.fromarray(p) for p in pictures), workers=threads, columns=unknown_slices(detector.calibrator)
-        )
-        decided = together([d for _, d in scored])
-        return decided.probability, decided.codes
-
+    score = picture_scorer(Detector.load(bundle, threads=threads), workers=threads)
     draws = Draws(settings.resamples, settings.interval, settings.level, settings.by_group, seed)
-    with progress.bar("corrupted pictures") as advance:
-        found = robustness(evaluated, score, n=images, draws=draws, seed=seed, progress=advance)
+    changes = (*corruption_changes(levels=settings.robustness_levels), *streetvision_changes())
+    with progress.bar("changed pictures") as advance:
+        found = robustness(evaluated, score, n=images, draws=draws, seed=seed, changes=changes, progress=advance)
     write_robustness(found, out)
     return found.sentence()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,32 @@ from workzone.errors import ConfigError, DataError
 review_app = typer.Typer(help="Labels that people gave to abstained pictures.", no_args_is_help=True)
 
 
+class StopEvent(StrEnum):
+    """What an experiment counts, see ``workzone registry ab --event``."""
+
+    wrong = "wrong"
+    not_right = "not_right"
+    missed = "missed"
+    false_alarm = "false_alarm"
+
+
 def serve(
-    bundle: Path = typer.Argument(..., help="Folder of the bundle.", envvar="WORKZONE_BUNDLE"),
+    bundle: Path = typer.Argument(
+        ..., help="Folder of the bundle, or with --registry a version or alias.", envvar="WORKZONE_BUNDLE"
+    ),
+    registry: str | None = typer.Option(
+        None, "--registry", help="Folder of a registry; its aliases are followed while the server runs.", metavar="URL"
+    ),
+    challenger: str | None = typer.Option(None, "--challenger", help="Second bundle, answers --share of the requests."),
+    share: float = typer.Option(0.0, "--share", min=0.0, max=1.0, help="Of the requests, for the challenger."),
+    salt: str = typer.Option("", "--salt", help="Of the split; a new one draws anew."),
+    stop_event: StopEvent = typer.Option(StopEvent.wrong, "--stop-event", help="What stops a challenger."),
+    stop_delta: float = typer.Option(
+        0.05, "--stop-delta", min=1e-6, max=0.5, help="Chance of ever stopping one that is not worse."
+    ),
+    shadow: str | None = typer.Option(None, "--shadow", help="Bundle that decides on the same images, for the log."),
+    shadow_queue: int = typer.Option(16, "--shadow-queue", min=1, max=1024, help="Images that may wait for it."),
+    shadow_seconds: float = typer.Option(10.0, "--shadow-seconds", min=0.01, help="Age at which they are dropped."),
     host: str = typer.Option("127.0.0.1", "--host", help="Address to listen on; others need --api-key-file."),
     port: int = typer.Option(8000, "--port", min=0, max=65535),
     workers: int = typer.Option(1, "--workers", min=1, max=64, help="Processes; each opens the bundle."),
@@ -44,12 +69,18 @@ def serve(
     keep_abstained: Path | None = typer.Option(
         None, "--keep-abstained", help="Keep abstained pictures here, for /review.", metavar="FOLDER"
     ),
+    keep_share: float = typer.Option(
+        0.0, "--keep-share", min=0.0, max=1.0, help="Of all pictures, kept for /review whatever the answer."
+    ),
+    monitor: Path | None = typer.Option(
+        None, "--monitor", help="Folder of 'workzone monitor run --out'; /metrics shows its gauges.", metavar="FOLDER"
+    ),
     keep_max_mb: float = typer.Option(1024.0, "--keep-max-mb", min=0.01, help="Size of that folder."),
 ) -> None:
     """Answer over HTTP: /v1/predict, Open Inference Protocol under /v2, a page at /; every answer says whether its
     certificate holds.
     """
-    given: dict[str, Any] = dict(locals())
+    given: dict[str, Any] = {**locals(), "stop_event": stop_event.value}
     from workzone.serving import require_serve
 
     require_serve()
@@ -63,9 +94,11 @@ def serve(
     except ValidationError as error:
         first = error.errors()[0]
         where = "--" + "-".join(str(p) for p in first["loc"]).replace("_", "-") if first["loc"] else None
-        raise ConfigError(str(first["msg"]), where=where, fix="see workzone serve --help") from error
+        what = str(first["msg"]).removeprefix("Value error, ")
+        raise ConfigError(what, where=where, fix="see workzone serve --help") from error
     shown = f"[{host}]" if ":" in host else host
-    typer.echo(f"Serving {bundle} at http://{shown}:{port}/ (API: /docs). Ctrl-C stops it.", err=True)
+    named = f"{bundle} of {registry}" if registry else f"{bundle}"
+    typer.echo(f"Serving {named} at http://{shown}:{port}/ (API: /docs). Ctrl-C stops it.", err=True)
     run(settings)
 
 
@@ -73,14 +106,15 @@ def serve(
 def export(
     folder: Path = typer.Argument(..., help="The folder of --keep-abstained."),
     out: Path | None = typer.Option(None, "--out", "-o", help="CSV to write; FOLDER/manifest.csv if left out."),
+    reviewers: int = typer.Option(1, "--reviewers", min=1, max=9, help="People at least who must have said something."),
 ) -> None:
-    """Write the settled labels as a manifest that ``workzone run data=`` reads."""
+    """Write the settled labels as a manifest that ``run data=``, ``data fuse`` and ``monitor --labels`` read."""
     from workzone.files import write_atomic
     from workzone.serving.review import ReviewStore
 
     if not (folder / "review.db").is_file():
         raise DataError("there is no review queue", where=str(folder), fix="give the folder of --keep-abstained")
     target = out or folder / "manifest.csv"
-    text = ReviewStore(folder, max_bytes=1).export(below=target.absolute().parent)
+    text = ReviewStore(folder, max_bytes=1).export(below=target.absolute().parent, reviewers=reviewers)
     write_atomic(target, text)
     typer.echo(f"{text.count(chr(10)) - 1} labelled pictures: {target}", err=True)

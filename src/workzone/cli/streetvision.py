@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ def simulate(
     from workzone.cli.progress import TerminalProgress
     from workzone.cli.tables import print_table
     from workzone.errors import ConfigError
-    from workzone.streetvision.transforms import PROTOCOLS
+    from workzone.vision.streetvision.transforms import PROTOCOLS
 
     need_eval("the simulation")
     from workzone.streetvision import report
@@ -105,7 +106,7 @@ def _scores(
 ) -> Scored:
     from workzone.data.sources.build import build_manifest
     from workzone.streetvision import challenges
-    from workzone.streetvision.transforms import PROTOCOLS
+    from workzone.vision.streetvision.transforms import PROTOCOLS
 
     version = PROTOCOLS[protocol]
     with progress.bar("reading images") as advance:
@@ -136,8 +137,8 @@ def _earnings(found: Simulation) -> Table:
             f"{e.sd_step:.3f}",
             f"{e.sd_run:.3f}",
             f"{e.score:.3f} ± {e.sd_score:.3f}",
-            f"{e.tpr:.3f}",
-            f"{e.tnr:.3f}",
+            _rate(e.tpr),
+            _rate(e.tnr),
             f"{e.answered:.1%}",
         )
     return table
@@ -153,9 +154,14 @@ def _costs(found: Simulation) -> Table:
         table.add_column(name)
     for c in found.costs[:_COSTS_SHOWN]:
         lost = f"{c.cost.value:.3f} [{c.cost.low:.3f}, {c.cost.high:.3f}]"
-        rates = (f"{c.tpr:.3f}", f"{c.tnr:.3f}", f"{c.answered:.1%}")
+        rates = (_rate(c.tpr), _rate(c.tnr), f"{c.answered:.1%}")
         table.add_row(printable(c.column), printable(c.kind), str(c.images), f"{c.share:.1%}", *rates, lost)
     return table
+
+
+def _rate(value: float) -> str:
+    """A rate, or a dash where no image of the class is of that kind."""
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def _choice(found: Simulation) -> str:

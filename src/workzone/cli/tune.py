@@ -26,6 +26,10 @@ def ablate(
     resamples: int = typer.Option(2000, "--resamples", min=100, help="Draws of whole groups for intervals."),
     fewest: int = typer.Option(5, "--fewest", min=1, help="Images of each class a source needs to count in macro_x."),
     workers: int = typer.Option(1, "--workers", min=1, help="Trainings at the same time."),
+    launcher: str = typer.Option("local", "--launcher", help="local processes, or tasks of a ray cluster."),
+    ray_address: str | None = typer.Option(
+        None, "--ray-address", help="A running cluster; without it one is started here.", metavar="HOST:PORT"
+    ),
 ) -> None:
     """Train variants on the same folds and seeds and say which differ, with paired intervals by group.
 
@@ -36,6 +40,7 @@ def ablate(
 
     from workzone.cli.progress import TerminalProgress
     from workzone.cli.tables import print_table
+    from workzone.cluster import launcher_of
     from workzone.errors import ConfigError
     from workzone.tuning.ablate import Plan, run_ablation
     from workzone.tuning.grid import resolve, variants
@@ -45,7 +50,15 @@ def ablate(
         raise ConfigError("there is nothing to compare with the baseline", fix="say --vary KEY=VALUE,VALUE")
     base = [w for w in words if not w.startswith("out=")] + [f"out={out / 'base'}"]
     plan = Plan(
-        folds=folds, splits=splits, seeds=seeds, metric=metric, resamples=resamples, fewest=fewest, workers=workers
+        folds=folds,
+        splits=splits,
+        seeds=seeds,
+        metric=metric,
+        resamples=resamples,
+        fewest=fewest,
+        workers=workers,
+        launcher=launcher_of(launcher),
+        address=ray_address,
     )
     result = run_ablation(resolve(base, found), out.resolve(), plan, progress=TerminalProgress())
     console = Console(highlight=False)
@@ -88,11 +101,16 @@ def sweep(
     seeds: int = typer.Option(1, "--seeds", min=1, help="Trainings of a trial; bad trials are pruned between them."),
     metric: str = typer.Option("nll", "--metric", help="Figure on val_select: nll, auroc, mcc or accuracy."),
     workers: int = typer.Option(1, "--workers", min=1, help="Trials at the same time."),
+    launcher: str = typer.Option("local", "--launcher", help="local processes, or tasks of a ray cluster."),
+    ray_address: str | None = typer.Option(
+        None, "--ray-address", help="A running cluster; without it one is started here.", metavar="HOST:PORT"
+    ),
 ) -> None:
     """Search for better settings, judged on val_select alone; killed sweeps go on where they stopped."""
     from rich.console import Console
 
     from workzone.cli.progress import TerminalProgress
+    from workzone.cluster import launcher_of
     from workzone.errors import ConfigError
     from workzone.tuning.space import parse_space
     from workzone.tuning.sweep import SweepPlan, run_sweep
@@ -100,7 +118,7 @@ def sweep(
     if sampler not in ("tpe", "random", "grid"):
         raise ConfigError(f"there is no sampler {sampler!r}", fix="take tpe, random or grid")
     base = [w for w in words if not w.startswith("out=")] + [f"out={out / 'base'}"]
-    plan = SweepPlan(trials, sampler, steps, seeds, metric, workers)  # type: ignore[arg-type]
+    plan = SweepPlan(trials, sampler, steps, seeds, metric, workers, launcher_of(launcher), ray_address)  # type: ignore[arg-type]
     result = run_sweep(base, parse_space(space), out.resolve(), plan, progress=TerminalProgress())
     best = result["best"]
     console = Console(highlight=False)

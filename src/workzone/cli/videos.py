@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from workzone.errors import ImageError
 
 if TYPE_CHECKING:
-    from workzone.bundle import Detector
+    from workzone.bundle.runtime import Decider
     from workzone.decisions import Decision
     from workzone.decisions.sequences import DriveScore
 
@@ -52,7 +52,7 @@ class VideoCounts:
 
 
 def video_rows(
-    detector: Detector,
+    detector: Decider,
     path: Path,
     name: str,
     options: VideoOptions,

@@ -42,6 +42,23 @@ __all__ = [
     "ViewSpec",
 ]
 
+SourceKind = Literal[
+    "auto",
+    "folder",
+    "table",
+    "unlabelled",
+    "synthetic",
+    "natix",
+    "roadwork",
+    "mapillary_vistas",
+    "bdd100k",
+    "rdd2022",
+    "coco",
+    "yolo",
+    "voc",
+    "phone",
+    "video",
+]
 EngineName = Literal["onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
 Variant = Annotated[str, Field(pattern=r"^(onnxruntime-(fp32|int8)|openvino-(fp32|bf16|int8))$")]
@@ -50,9 +67,22 @@ Variant = Annotated[str, Field(pattern=r"^(onnxruntime-(fp32|int8)|openvino-(fp3
 class SourceConfig(Section):
     """How the data are read into a manifest."""
 
-    kind: Literal["auto", "folder", "table", "synthetic"] = Field(
+    kind: SourceKind = Field(
         default="auto",
-        description="'auto' takes a folder with one sub-folder per class, a table, or 'synthetic' for drawn scenes",
+        description="'auto' finds out; a folder per class, a table, a published data set, boxes, photographs or videos",
+    )
+    class_map: str | None = Field(
+        default=None, description="for coco, yolo, voc: NAME=roadwork|ambiguous|other,... or a JSON file"
+    )
+    rest: Literal["negative", "unlabelled", "drop"] | None = Field(
+        default=None, description="for coco, yolo, voc: what images without roadwork are; empty takes negative"
+    )
+    assume_negative: bool = Field(default=False, description="for bdd100k, rdd2022: label their images 0")
+    options: tuple[str, ...] = Field(
+        default=(), description="further options of the source, NAME=VALUE, as --set of data import"
+    )
+    accept_licence: bool = Field(
+        default=False, description="you accept the licence of the published data set that is read"
     )
     positive: tuple[str, ...] = Field(
         default=(), description="further names of folders or label words that mean roadwork"
@@ -79,6 +109,18 @@ class SplitConfig(Section):
     val_calib: Fraction = Field(default=0.10, description="calibrators, policies and gates only")
     val_test: Fraction = Field(default=0.10, description="final evaluation only")
     near_duplicates: bool = Field(default=True, description="keep near duplicates by perceptual hash in one role")
+    metres: float = Field(
+        default=0.0, ge=0, le=100_000, description="keep images of one square of this size in one role, 0 for none"
+    )
+    columns: tuple[str, ...] = Field(
+        default=(), description="columns, such as sequence, of which equal values keep images in one role"
+    )
+    similarity: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="keep images of this cosine of embeddings in one role, 0 for none; neighbouring frames need it",
+    )
     file: Path | None = Field(default=None, description="a splits.json to obey instead of making one")
 
     @model_validator(mode="after")
@@ -132,6 +174,21 @@ class EvaluateConfig(Section):
     explained: int = Field(
         default=4, ge=0, le=500, description="worst mistakes shown with the places that counted; some seconds each"
     )
+    robustness: int = Field(
+        default=0,
+        ge=0,
+        le=100_000,
+        description="images whose changed copies are measured in a run, 0 for none; ten corruptions and StreetVision",
+    )
+    robustness_levels: tuple[Annotated[int, Field(ge=1, le=5)], ...] = Field(
+        default=(1, 2, 3, 4, 5), min_length=1, description="levels of the corruptions that are measured, of 1 to 5"
+    )
+
+    @model_validator(mode="after")
+    def _sample(self) -> EvaluateConfig:
+        if self.robustness == 1:
+            raise ValueError("robustness needs at least 2 images, or 0 for none")
+        return self
 
 
 class TrackingConfig(Section):
@@ -190,6 +247,16 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _options_of_the_source(self) -> RunConfig:
+        own = self.source
+        boxes = ("auto", "coco", "yolo", "voc")
+        if (own.class_map or own.rest) and own.kind not in boxes:
+            raise ValueError(f"source.class_map and source.rest are for coco, yolo and voc, not for {own.kind}")
+        if own.assume_negative and own.kind not in ("auto", "bdd100k", "rdd2022"):
+            raise ValueError(f"source.assume_negative is for bdd100k and rdd2022, not for {own.kind}")
+        return self
+
+    @model_validator(mode="after")
     def _joined_backbones_stay_frozen(self) -> RunConfig:
         if "+" in self.model.backbone and self.train.method != "frozen":
             raise ValueError(
@@ -199,11 +266,26 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _wide_views_stay_frozen(self) -> RunConfig:
+        wide = self.model.image_width not in (0, self.model.image_size)
+        if wide and (self.train.method != "frozen" or self.pretrain.method != "none"):
+            raise ValueError(
+                f"model.image_width={self.model.image_width} makes views that are not square, and backbones are "
+                "trained on square ones: use train.method=frozen and pretrain.method=none, or image_width=0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _training_on_images(self) -> RunConfig:
         if self.augment.search and self.train.method == "frozen":
             raise ValueError(
                 "augment.search chooses how images are augmented, and train.method=frozen trains on none: take another "
                 "train.method"
+            )
+        if self.train.method == "frozen" and (self.train.augment_by or self.train.cutmix_sets == "other"):
+            raise ValueError(
+                "train.augment_by and train.cutmix_sets change images, and train.method=frozen trains on none: take "
+                "another train.method"
             )
         tiles = self.views.fixed_tiles
         if self.train.views > tiles:

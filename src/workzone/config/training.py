@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from workzone.config.base import Fraction, Positive, Section
 from workzone.config.terms import loss_text
@@ -24,7 +25,25 @@ AugmentName = Literal[
     "augmix_5",
     "augmix_7",
 ]
+AUGMENTATIONS: tuple[str, ...] = get_args(AugmentName)
 OptimizerName = Literal["adamw", "sam", "asam", "sophia", "schedule_free", "ademamix", "muon"]
+
+
+def augment_of(words: Sequence[str]) -> dict[str, str]:
+    """Augmentation by data set from words ``SET=NAME``.
+
+    Raises:
+        ValueError: another form, an unknown augmentation, or a data set that is named twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        name, sign, augmentation = word.rpartition("=")
+        if not sign or not name or augmentation not in AUGMENTATIONS:
+            raise ValueError(f"{word!r} is no SET=NAME with a name of {', '.join(AUGMENTATIONS)}")
+        if name in found:
+            raise ValueError(f"the data set {name!r} is named twice")
+        found[name] = augmentation
+    return found
 
 
 class ModelConfig(Section):
@@ -41,6 +60,12 @@ class ModelConfig(Section):
     )
     image_size: int = Field(
         default=224, ge=32, le=1024, description="side of one view in pixels, a multiple of the patch size"
+    )
+    image_width: int = Field(
+        default=0,
+        ge=0,
+        le=2048,
+        description="width of one view where it is not square, image_size then being its height; 0 for square",
     )
     pooling: Literal["auto", "cls", "avg", "max", "cls_avg", "avg_max"] = Field(
         default="auto", description="how patch tokens become one embedding"
@@ -101,6 +126,14 @@ class TrainConfig(Section):
         default="light",
         description="augmentation of images that are trained on: a preset, what StreetVision does, or a policy",
     )
+    augment_by: tuple[str, ...] = Field(
+        default=(),
+        description="augmentation of single data sets, SET=NAME, by column domain_set or source; others take augment",
+    )
+    mixture: Literal["none", "manifest"] = Field(
+        default="none",
+        description="obey the columns sample_weight and loss_weight that data fuse wrote, as fuse.mixture does",
+    )
     mixup: float = Field(default=0.0, ge=0, le=10, description="alpha of MixUp between images, 0 for none")
     cutmix: float = Field(
         default=0.0,
@@ -110,6 +143,9 @@ class TrainConfig(Section):
     )
     cutmix_pairs: Literal["same", "any"] = Field(
         default="same", description="whether CutMix pastes within a class, or anywhere with labels by area"
+    )
+    cutmix_sets: Literal["any", "other"] = Field(
+        default="any", description="whether CutMix pastes from any image, or from another data set only"
     )
     multiscale: bool = Field(default=False, description="take each step at 0.75 to 1.25 of the image size")
     views: int = Field(
@@ -126,8 +162,16 @@ class TrainConfig(Section):
         default=1, ge=1, le=64, description="processes that adapt the backbone on each machine, one to a device"
     )
     nodes: int = Field(default=1, ge=1, le=4096, description="machines that adapt the backbone")
+    launcher: Literal["auto", "local", "torchrun", "ray"] = Field(
+        default="auto",
+        description="who starts the processes: torchrun (auto), for one machine alone (local), or a Ray cluster (ray)",
+    )
     rendezvous: str | None = Field(
-        default=None, description="host:port of this machine where the others join in; needed when nodes is above 1"
+        default=None,
+        description="host:port of this machine where the others join in; needed by torchrun when nodes is above 1",
+    )
+    ray_address: str | None = Field(
+        default=None, description="host:port of a running Ray cluster; without it RAY_ADDRESS, or one started here"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="'auto' takes what the hardware does best"
@@ -135,11 +179,21 @@ class TrainConfig(Section):
     compile: bool = Field(default=False, description="torch.compile; worth its time on CUDA only")
     deterministic: bool = Field(default=True, description="ask torch for deterministic kernels")
 
+    @field_validator("augment_by")
+    @classmethod
+    def _known_augmentations(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        augment_of(words)
+        return words
+
     @model_validator(mode="after")
     def _what_goes_together(self) -> TrainConfig:
+        if self.cutmix_sets == "other" and not self.cutmix:
+            raise ValueError("cutmix_sets=other chooses between images that CutMix pastes: set cutmix above 0")
         if self.views and self.cutmix:
             raise ValueError("cutmix would paste between tiles of different places: with views use mixup, or cutmix=0")
-        if self.nodes > 1 and not self.rendezvous:
+        if self.nodes > 1 and self.launcher == "local":
+            raise ValueError("launcher=local is one machine: use launcher=torchrun or ray, or nodes=1")
+        if self.nodes > 1 and self.launcher != "ray" and not self.rendezvous:
             raise ValueError("nodes above 1 need a place to meet: set rendezvous=HOST:PORT of the first machine")
         if self.strategy == "fsdp2" and self.ema:
             raise ValueError("a moving average of sharded weights is not kept: use ema=0 with strategy=fsdp2")
@@ -215,6 +269,16 @@ class FuseConfig(Section):
     dann: float = Field(
         default=0.0, ge=0, le=10, description="weight of domain-adversarial training between data sets, 0 for none"
     )
+    stages: tuple[int, ...] = Field(
+        default=(),
+        max_length=64,
+        description="views seen by each early stage of a cascade in training, before the last one that sees all; empty "
+        "takes the whole picture alone",
+    )
+    exit_loss: LossText | None = Field(
+        default=None, description="loss of the scores of the early stages, such as gatekeeper; empty for none"
+    )
+    exit_weight: Positive = Field(default=1.0, le=100, description="weight of exit_loss beside loss")
     refine_rounds: int = Field(
         default=0, ge=0, le=10, description="further trainings that also learn from tiles labelled by the one before"
     )

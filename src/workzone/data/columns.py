@@ -34,8 +34,6 @@ COLUMNS: dict[str, pl.DataType] = {
 
 REQUIRED = ("id", "path")
 _SHOWN = 5
-_INTEGER = re.compile(r"-?(0|[1-9]\d*)")
-_FLOAT = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +91,6 @@ def _blank_to_null(frame: pl.DataFrame) -> pl.DataFrame:
     texts = [c for c, t in frame.schema.items() if t == pl.String and c in COLUMNS]
     stripped = (pl.col(c).str.strip_chars() for c in texts)
     return frame.with_columns(pl.when(s.str.len_chars() > 0).then(s).name.keep() for s in stripped)
-
-
-def infer_extra(column: pl.Series) -> pl.Series:
-    """Type of a text column that the manifest does not know: integer, number or boolean only when no text is lost."""
-    values = column.drop_nulls().to_list()
-    if not values:
-        return column
-    if all(_INTEGER.fullmatch(v) and v != "-0" and len(v) < 19 for v in values):
-        return column.cast(pl.Int64)
-    if all(_FLOAT.fullmatch(v) for v in values):
-        return column.cast(pl.Float64)
-    if all(v in ("true", "false") for v in values):
-        return column == "true"
-    return column
 
 
 def _flag(frame: pl.DataFrame, column: str, rule: str, bad: pl.Series) -> list[Problem]:

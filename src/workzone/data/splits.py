@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ DEFAULT_FRACTIONS: Mapping[Role, float] = {
 }  # fmt: skip
 _LABEL_NAMES = {1: "roadwork", 0: "no_roadwork", None: "unlabelled"}
 _ROLE_NAMES = ", ".join(Role)
+_NO_UNIT = ("id", "path", "label", "sha256", "phash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +168,17 @@ def make_splits(
     seed: int = 0,
     near_duplicates: bool = True,
     cell_metres: float | None = None,
+    columns: Sequence[str] = (),
+    embeddings: NDArray[np.floating] | None = None,
+    similarity: float = 0.95,
     given: Splits | Path | str | None = None,
 ) -> Splits:
     """Give every image a role, or obey a split that is already there.
 
     A split given by ``given`` or by a manifest column ``split`` is obeyed as it is. Otherwise whole units (see
     ``find_units``) are allocated by seed, stratified by source and label. An unlabelled image can only be ``train``;
-    one that shares a unit with images of another role gets no role, since training on it would leak.
+    one that shares a unit with images of another role gets no role, since training on it would leak. What makes a unit
+    (``near_duplicates`` to ``similarity``) is that of ``find_units``.
 
     Raises:
         DataError: fractions that are not fractions, one class only, too few groups for both classes in each role, or a
@@ -192,7 +197,17 @@ def make_splits(
     roles = [r for r in Role if wanted.get(r, 0) > 0]
 
     frame = manifest.frame
-    units = find_units(manifest, near_duplicates=near_duplicates, cell_metres=cell_metres)
+    if unknown := [c for c in columns if c not in frame.columns]:
+        known = ", ".join(c for c in frame.columns if c not in _NO_UNIT)
+        raise DataError(f"the images have no column {unknown[0]!r} to join by", where="split", fix=f"take of {known}")
+    units = find_units(
+        manifest,
+        near_duplicates=near_duplicates,
+        cell_metres=cell_metres,
+        columns=columns,
+        embeddings=embeddings,
+        similarity=similarity,
+    )
     # Sorted ids make the split independent of the order of rows.
     by_id = np.argsort(np.array(frame["id"].to_list(), dtype=np.str_), kind="stable")
     unit_names, unit_of = np.unique(np.array(units, dtype=np.str_), return_inverse=True)

@@ -1,4 +1,7 @@
-"""Pools: log-odds of the frames of one drive that heed their neighbours in time; nothing in them is trained."""
+"""Pools: log-odds of the frames of one drive that heed their neighbours in time.
+
+Nothing in the pools of this file is trained; ``decisions.attention`` holds those whose numbers are fitted.
+"""
 
 from __future__ import annotations
 
@@ -201,7 +204,7 @@ def create_pool(name: str, **options: Any) -> Pool:
 
 
 def pool_from_dict(stored: object) -> Pool:
-    """Rebuild what ``Pool.to_dict`` wrote.
+    """Rebuild what ``Pool.to_dict`` wrote, trained pools too.
 
     Raises:
         BundleError: unknown pool or settings.
@@ -211,6 +214,10 @@ def pool_from_dict(stored: object) -> Pool:
     name, parameters = stored["pool"], stored["parameters"]
     if not isinstance(name, str) or not isinstance(parameters, Mapping):
         raise BundleError("a stored pool must hold a name and its settings")
+    from workzone.decisions.attention import TRAINED
+
+    if name in TRAINED:
+        return TRAINED[name].from_numbers(parameters)
     try:
         return create_pool(name, **parameters)
     except ConfigError as error:

@@ -85,8 +85,9 @@ def cascade_report(
         "prevalence": float(y.mean()),
         "order": list(policy.plan.order),
         "stages": list(policy.plan.stages),
+        "models": [m.to_dict() for m in policy.plan.models],
         "budget": policy.budget,
-        "sentence": _sentence(curve, len(y)),
+        "sentence": _sentence(curve, len(y), several=bool(policy.plan.models)),
         "promise": policy.promise(policy.active).sentence(),
         "certified_points": policy.certified_points,
         "curve": curve,
@@ -95,14 +96,16 @@ def cascade_report(
     return report | {"deferral": _deferral(policy, probability, stages, y, _of(decided.stage), options)}
 
 
-def _sentence(curve: list[dict[str, Any]], n: int) -> str:
+def _sentence(curve: list[dict[str, Any]], n: int, *, several: bool) -> str:
     """The chosen point against looking at every view, in words."""
     chosen, full = next(p for p in curve if p["chosen"]), curve[0]
-    said = f"At its operating point the cascade looks at {chosen['cost']['value']:.0%} of the views of {n:,} images"
+    spent, images = f"{chosen['cost']['value']:.0%}", f"{n:,} images"
+    did = f"spends {spent} of its full cost on {images}" if several else f"looks at {spent} of the views of {images}"
+    said = f"At its operating point the cascade {did}"
     if "auroc" not in chosen:
         return f"{said}."
     values = [f"{p['auroc']['value']:.3f} [{p['auroc']['low']:.3f}, {p['auroc']['high']:.3f}]" for p in (chosen, full)]
-    return f"{said}, with AUROC {values[0]} against {values[1]} for all views."
+    return f"{said}, with AUROC {values[0]} against {values[1]} at full cost."
 
 
 def _of(values: Any) -> Any:
@@ -126,8 +129,8 @@ def _deferral(
     small, large = (first >= 0.5) == (y == 1), (probability >= 0.5) == (y == 1)
     doubt = np.minimum(first, 1.0 - first)
     figures = deferral_figures(small, doubt, stop > 1, **options)
-    share = float(policy.plan.shares[0])
-    curve = deferral_curve(small, large, doubt, small_cost=share, large_cost=1.0 - share)
+    share, whole = float(policy.plan.shares[0]), float(policy.plan.shares[-1])
+    curve = deferral_curve(small, large, doubt, small_cost=share, large_cost=whole - share)
     found: dict[str, Any] = plain(asdict(figures))
     return found | {"quality": plain(curve.quality), "curve": _thin(curve)}
 
@@ -167,7 +170,7 @@ def plot_cascade(report: Mapping[str, Any]) -> Plot:
             left.plot(cost, value, color=colour, marker="o", markersize=3, label=label)
         chosen = next(row for row in rows if row["chosen"])
         left.axvline(chosen["cost"]["value"], color=colours.muted, linestyle=":", label="chosen point")
-        left.set(title="Accuracy against cost", xlabel="mean share of the views looked at", ylabel="on the test images")
+        left.set(title="Accuracy against cost", xlabel="mean cost, share of all views", ylabel="on the test images")
         left.legend(loc="lower right")
         at = np.arange(len(stages))
         right.bar(at, [s["share"]["value"] for s in stages], color=colours.band, label="share of images")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,23 +24,26 @@ _RUN = "run.json"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One entry: a heading, a sentence, where more is, and a picture as a data URI."""
+    """One entry: a heading, a sentence, where more is, a picture as a data URI, and tables of rates by level."""
 
     title: str
     sentence: str
     href: str
     picture: str = ""
+    tables: Sequence[Mapping[str, Any]] = ()
 
 
 def related(folder: Path) -> tuple[Page, ...]:
     """What there is for the report in ``folder``: its robustness, and comparisons beside it or in its run."""
     found = []
-    for name, title in ((CASCADE, "What looking again costs and brings"), (ROBUSTNESS, "Under corrupted pictures")):
+    apart = ((CASCADE, "What looking again costs and brings"), (ROBUSTNESS, "On changed pictures: what breaks first"))
+    for name, title in apart:
         if (folder / f"{name}.json").is_file():
             sentence = _told(folder / f"{name}.json", "sentence")
             png = folder / f"{name}.png"
             picture = f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}" if png.is_file() else ""
-            found.append(Page(title, sentence, f"{name}.json", picture))
+            tables = (_record(folder / f"{name}.json") or {}).get("tables", ())
+            found.append(Page(title, sentence, f"{name}.json", picture, tables))
     places = [folder / COMPARISONS]
     if _in_run(folder):
         places.append(folder.parent / COMPARISONS)

@@ -41,7 +41,7 @@ def render(inspection: Inspection, shortcuts: Sequence[Shortcut], *, title: str,
     sections = [
         {
             "kind": kind,
-            "meaning": MEANING[kind],
+            "meaning": MEANING[kind] + _left_out(inspection, kind),
             "count": counts[kind],
             "cards": [_card(inspection, f) for f in [f for f in inspection.findings if f.kind == kind][:shown]],
         }
@@ -59,7 +59,7 @@ def render(inspection: Inspection, shortcuts: Sequence[Shortcut], *, title: str,
             groups=len(set(inspection.manifest.groups)),
             units=len(set(inspection.units)),
             labels=_labels(inspection.manifest),
-            counts=[(kind, counts[kind], MEANING[kind]) for kind in KINDS],
+            counts=[(kind, counts[kind], MEANING[kind] + _left_out(inspection, kind)) for kind in KINDS],
             shortcuts=shortcuts,
             joint=None if doubts is None else [[f"{v:.1%}" for v in row] for row in doubts.joint.tolist()],
             slices=_slices(inspection.manifest),
@@ -68,6 +68,15 @@ def render(inspection: Inspection, shortcuts: Sequence[Shortcut], *, title: str,
             version=__version__,
         )
     )
+
+
+def _left_out(inspection: Inspection, kind: str) -> str:
+    """How many of a kind are not put before a person."""
+    count = inspection.counts()[kind]
+    queued = sum(f.kind == kind for f in inspection.queued())
+    if queued == count:
+        return ""
+    return f" {queued} of {count} are in review.csv, those of a probability of {inspection.confidence:g} or more."
 
 
 def _labels(manifest: Manifest) -> list[tuple[str, int]]:

@@ -1,43 +1,38 @@
-"""What weather, night, motion and transmission do to a detector: the same figures under graded corruptions."""
+"""What weather, night, transmission and a validator do to a detector: its promises counted on changed pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from workzone.decisions.types import Decisions
 from workzone.errors import DataError
-from workzone.evaluation.figures import Draws, Part, label_figures, plain, policy_figures
+from workzone.evaluation.changes import CLEAN, STREETVISION, Change, corruption_changes, streetvision_changes
+from workzone.evaluation.figures import Draws, Part, label_figures, policy_figures
 from workzone.evaluation.inputs import Evaluated
-from workzone.evaluation.promises import Promise, measure_promise
-from workzone.evaluation.style import Palette, Plot
-from workzone.evaluation.summary import SCHEMA_VERSION
-from workzone.files import write_atomic, write_json
+from workzone.evaluation.promises import Promise, measure_promises
 from workzone.metrics import Interval
-from workzone.predictions import FloatArray, IntArray
-from workzone.vision.corruptions import CORRUPTIONS, LEVELS, Picture, corrupt
+from workzone.predictions import IntArray, StrArray
+from workzone.vision.corruptions import LEVELS, Picture
 from workzone.vision.decode import decode
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-CLEAN = "none"
 _LABELS = ("fnr", "fpr", "balanced_accuracy", "auroc")
 _POLICY = ("coverage", "risk", "fnr", "fpr")
+_OF_ONE_CLASS = ("false_negative_rate", "false_positive_rate", "miscoverage_roadwork", "miscoverage_no_roadwork")
 
-Scorer = Callable[[Iterator[Picture]], tuple[FloatArray, NDArray[np.int8]]]
-"""Calibrated probabilities (N,) and decision codes (N,) of pictures, in order."""
+Scorer = Callable[[Iterator[Picture]], Decisions]
+"""Decisions on pictures, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Figures under one corruption at one level; level 0 of ``none`` are the pictures as they are."""
+    """Figures under one change at one level; level 0 of ``none`` are the pictures as they are."""
 
-    corruption: str
+    change: str
+    kind: str
     level: int
     argmax: dict[str, Interval]
     policy: dict[str, Interval]
@@ -46,32 +41,41 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """A certified limit that a corruption breaks.
+    """A certified limit that a change breaks.
 
     Attributes:
         risk: the promised risk.
         alpha: its limit.
-        corruption: what breaks it.
-        level: lowest level from 1 at which the lower end of the measured risk lies above the limit.
+        change: what breaks it.
+        kind: of the change.
+        level: lowest level at which the lower end of the measured risk lies above the limit.
         measured: the risk at that level.
     """
 
     risk: str
     alpha: float
-    corruption: str
+    change: str
+    kind: str
     level: int
     measured: Interval
+
+    def words(self) -> str:
+        """What is broken, by how much and under what."""
+        return (
+            f"{self.risk.replace('_', ' ')} {self.measured.value:.1%}, at least {self.measured.low:.1%} where "
+            f"{self.alpha:.1%} was promised, under {self.change.replace('_', ' ')}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Robustness:
-    """Figures of every corruption and level on the same sample of images.
+    """Figures of every change and level on the same sample of images.
 
     Attributes:
         n: images of the sample.
         n_positive: with roadwork.
-        rows: the clean pictures first, then corruption by corruption.
-        breaks: one for each certified limit and corruption that breaks it, lowest level first.
+        rows: the clean pictures first, then change by change.
+        breaks: one for each certified limit and change that breaks it, lowest level first.
         broken_when_clean: risks whose limit is exceeded on the clean pictures already.
         certified: risks with a certified limit that can be measured here.
         level: confidence of the intervals.
@@ -86,33 +90,61 @@ class Robustness:
     level: float
 
     def sentence(self) -> str:
-        """What breaks first, for a terminal."""
+        """What breaks first, under corruptions and under the validator, for a terminal."""
         about = f"on {self.n} images, {self.n_positive} with roadwork"
         if not self.certified:
-            return f"No certified limit can be measured under corruptions ({about})."
+            return f"No certified limit can be measured on changed pictures ({about})."
         if self.broken_when_clean:
-            return f"The limit of {_words(self.broken_when_clean)} is exceeded without any corruption ({about})."
-        if not self.breaks:
-            return f"No corruption breaks a certified limit beyond chance ({about})."
-        first = [b for b in self.breaks if b.level == self.breaks[0].level]
-        which = "; ".join(
-            f"{b.risk.replace('_', ' ')} {b.measured.value:.1%}, at least {b.measured.low:.1%} where {b.alpha:.1%} was "
-            f"promised, under {b.corruption.replace('_', ' ')}"
-            for b in first
-        )
-        return f"Breaks first, at level {first[0].level} of {LEVELS[-1]} ({about}): {which}."
+            names = ", ".join(n.replace("_", " ") for n in self.broken_when_clean)
+            return f"The limit of {names} is exceeded without any change of the pictures ({about})."
+        kinds = dict.fromkeys(row.kind for row in self.rows if row.change != CLEAN)
+        return " ".join(self._first(kind, about) for kind in kinds)
+
+    def _first(self, kind: str, about: str) -> str:
+        validator = kind == STREETVISION
+        found = [b for b in self.breaks if b.kind == kind]
+        if not found:
+            what = "No level of the StreetVision validator" if validator else "No corruption"
+            return f"{what} breaks a certified limit beyond chance ({about})."
+        first = "; ".join(b.words() for b in found if b.level == found[0].level)
+        of = "of the StreetVision validator" if validator else f"of {LEVELS[-1]}"
+        return f"Breaks first, at level {found[0].level} {of} ({about}): {first}."
 
 
-def _words(names: tuple[str, ...]) -> str:
-    return ", ".join(n.replace("_", " ") for n in names)
+def sample_images(
+    labels: IntArray, n: int, *, seed: int, groups: StrArray | None = None, halves: bool = True
+) -> IntArray:
+    """Rows of at most ``n`` images in rising order.
 
+    A second image of a group (of a class, where halves are asked for) is taken only when each group has given one:
+    images of different groups tell more.
 
-def sample_images(labels: IntArray, n: int, *, seed: int) -> IntArray:
-    """Rows of at most ``n`` images, half of them with roadwork as far as there are such, in rising order."""
+    Args:
+        labels: (N,) 0 or 1.
+        n: size of the sample.
+        seed: of the draw.
+        groups: (N,) group of each image; each is its own without.
+        halves: half with roadwork as far as there are such; otherwise as the draw falls.
+    """
     rng = np.random.default_rng(seed)
-    positive, negative = (rng.permutation(np.flatnonzero(labels == y)) for y in (1, 0))
+    order = rng.permutation(len(labels))
+    if groups is not None:
+        units = np.char.add(groups, np.where(labels == 1, ":1", ":0")) if halves else groups
+        order = order[np.argsort(_turns(units[order]), kind="stable")]
+    if not halves:
+        return np.sort(order[:n])
+    positive, negative = (order[labels[order] == y] for y in (1, 0))
     take = min(len(positive), max(n // 2, n - len(negative)))
     return np.sort(np.r_[positive[:take], negative[: n - take]])
+
+
+def _turns(groups: StrArray) -> IntArray:
+    """How many of the same group came before each."""
+    order = np.argsort(groups, kind="stable")
+    _, start, count = np.unique(groups[order], return_index=True, return_counts=True)
+    turns = np.empty(len(groups), dtype=np.int64)
+    turns[order] = np.arange(len(groups)) - np.repeat(start, count)
+    return turns
 
 
 def robustness(
@@ -122,21 +154,22 @@ def robustness(
     n: int,
     draws: Draws,
     seed: int,
-    corruptions: tuple[str, ...] = tuple(CORRUPTIONS),
+    changes: Sequence[Change] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Robustness:
-    """Figures of a sample of images under each corruption at five levels.
+    """Figures of a sample of images under each change at its levels.
 
-    Pictures are opened, corrupted and scored one after the other, so memory does not grow with ``n``. The sample holds
-    more roadwork than the data where roadwork is rare: error rates of a class do not change with that, risk does.
+    Pictures are opened, changed and scored one after the other, so memory does not grow with ``n``. Where every
+    certified risk is of one class, the sample holds more roadwork than the data where that is rare: error rates of a
+    class do not change with it, risk does. Otherwise the sample keeps the prevalence.
 
     Args:
         e: images with paths, labels, policy and certificate.
-        score: scores pictures.
+        score: decides on pictures.
         n: images of the sample.
         draws: how intervals are made.
         seed: of the sample and of the patterns.
-        corruptions: keys of ``CORRUPTIONS``.
+        changes: what is done to pictures; all corruptions and the validator's levels where left out.
         progress: called with the number of scored and of all pictures.
 
     Raises:
@@ -146,119 +179,56 @@ def robustness(
     """
     if n < 2:
         raise ValueError("a sample needs at least 2 images")
-    rows = sample_images(e.labels, n, seed=seed)
+    done_to = (*corruption_changes(), *streetvision_changes()) if changes is None else tuple(changes)
+    guarantees = [] if e.certificate is None else [g for g in e.certificate.guarantees if g.status == "certified"]
+    halves = all(g.risk in _OF_ONE_CLASS for g in guarantees)
+    rows = sample_images(e.labels, n, seed=seed, groups=e.groups, halves=halves)
     paths = e.predictions.column("path", default="")[rows].tolist()
     if not all(paths):
         raise DataError("robustness needs the pictures, and some images have no path", fix="give images, not scores")
-    cells = [(CLEAN, 0), *((name, level) for name in corruptions for level in LEVELS)]
+    cells: list[tuple[Change | None, int]] = [(None, 0), *((c, level) for c in done_to for level in c.levels)]
     total, done = len(cells) * len(rows), 0
 
-    def pictures(name: str, level: int) -> Iterator[Picture]:
+    def pictures(change: Change | None, level: int) -> Iterator[Picture]:
         nonlocal done
         for row, path in zip(rows.tolist(), paths, strict=True):
             file = Path(path) if e.root is None else e.root / path
             picture = np.asarray(decode(file), dtype=np.uint8)
-            yield picture if name == CLEAN else corrupt(picture, name, level, seed + row)
+            yield picture if change is None else change.apply(picture, level, seed + row)
             done += 1
             progress(done, total)
 
-    guarantees = [] if e.certificate is None else [g for g in e.certificate.guarantees if g.status == "certified"]
-    guarantees = [g for g in guarantees if g.risk in ("false_negative_rate", "false_positive_rate")]
     measured = []
-    for name, level in cells:
-        probability, codes = score(pictures(name, level))
-        part = Part(e.labels[rows], probability, codes, e.groups[rows])
-        promises = tuple(measure_promise(g, part, draws) for g in guarantees)
+    for change, level in cells:
+        decided = score(pictures(change, level))
+        part = Part(e.labels[rows], decided.probability, decided.codes, e.groups[rows])
         measured.append(
-            Measured(name, level, label_figures(part, draws, _LABELS), policy_figures(part, draws, _POLICY), promises)
+            Measured(
+                CLEAN if change is None else change.name,
+                CLEAN if change is None else change.kind,
+                level,
+                label_figures(part, draws, _LABELS),
+                policy_figures(part, draws, _POLICY),
+                measure_promises(guarantees, part, decided, draws),
+            )
         )
+    clean = [p for p in measured[0].promises if p.measured.n]
     return Robustness(
         len(rows),
         int(e.labels[rows].sum()),
         tuple(measured),
         _breaks(measured),
-        tuple(p.risk for p in measured[0].promises if p.measured.low > p.alpha),
-        tuple(g.risk for g in guarantees),
+        tuple(p.risk for p in clean if p.beyond_chance),
+        tuple(p.risk for p in clean),
         draws.level,
     )
 
 
-def _breaks(measured: list[Measured]) -> tuple[Break, ...]:
+def _breaks(measured: Sequence[Measured]) -> tuple[Break, ...]:
     found: dict[tuple[str, str], Break] = {}
     for row in measured:
         for p in row.promises:
             # A NaN end, of a class without images or a sample without variation, breaks nothing.
-            if row.level > 0 and p.measured.low > p.alpha and (p.risk, row.corruption) not in found:
-                found[p.risk, row.corruption] = Break(p.risk, p.alpha, row.corruption, row.level, p.measured)
+            if row.change != CLEAN and p.beyond_chance and (p.risk, row.change) not in found:
+                found[p.risk, row.change] = Break(p.risk, p.alpha, row.change, row.kind, row.level, p.measured)
     return tuple(sorted(found.values(), key=lambda b: (b.level, -b.measured.low)))
-
-
-def write_robustness(found: Robustness, folder: Path) -> None:
-    """Write ``robustness.png`` and ``robustness.json`` into ``folder``, and put them on the report that is there."""
-    from workzone.evaluation.pages import refresh
-
-    folder.mkdir(parents=True, exist_ok=True)
-    png, _ = robustness_plot(found).render()
-    write_atomic(folder / "robustness.png", png)
-    record: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "n": found.n,
-        "n_positive": found.n_positive,
-        "level": found.level,
-        "sentence": found.sentence(),
-        "certified": list(found.certified),
-        "broken_when_clean": list(found.broken_when_clean),
-        "breaks": [plain(asdict(b)) for b in found.breaks],
-        "rows": [
-            {
-                "corruption": row.corruption,
-                "level": row.level,
-                "argmax": plain(row.argmax),
-                "policy": plain(row.policy),
-                "promises": [plain(asdict(p)) for p in row.promises],
-            }
-            for row in found.rows
-        ],
-    }
-    write_json(folder / "robustness.json", record)
-    refresh(folder)
-
-
-def robustness_plot(found: Robustness) -> Plot:
-    """One panel per corruption: missed roadwork, false alarms and coverage of the policy by level."""
-    names = list(dict.fromkeys(row.corruption for row in found.rows if row.corruption != CLEAN))
-    columns = min(5, len(names))
-    lines = -(-len(names) // columns)
-    limits = {p.risk: p.alpha for p in found.rows[0].promises}
-
-    def draw(figure: Figure, c: Palette) -> None:
-        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-        shown = (
-            ("fnr", "missed", c.wrong, "o-"),
-            ("fpr", "false alarms", c.clear, "s--"),
-            ("coverage", "decided", c.muted, ":"),
-        )
-        for axes, name in zip(grid.flat, names, strict=False):
-            rows = [found.rows[0], *(row for row in found.rows if row.corruption == name)]
-            x = [row.level for row in rows]
-            for key, label, colour, style in shown:
-                y, low, high = (
-                    np.array([getattr(r.policy[key], end) for r in rows]) for end in ("value", "low", "high")
-                )
-                axes.plot(x, y, style, color=colour, markersize=3, linewidth=1.2, label=label)
-                if key != "coverage":
-                    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-            for risk, colour in (("false_negative_rate", c.wrong), ("false_positive_rate", c.clear)):
-                if risk in limits:
-                    axes.axhline(limits[risk], color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
-            broken = [b.level for b in found.breaks if b.corruption == name]
-            axes.set_title(name.replace("_", " ") + (f", breaks at {min(broken)}" if broken else ""), fontsize=8)
-            axes.set(xlim=(-0.2, 5.2), ylim=(-0.03, 1.03))
-            axes.set_xticks(range(6))
-        for axes in list(grid.flat)[len(names) :]:
-            axes.set_visible(False)
-        grid[0][0].legend(fontsize=7, loc="upper left")
-        figure.supxlabel("level of the corruption, 0 is none", fontsize=9)
-        figure.supylabel("share", fontsize=9)
-
-    return Plot("robustness", draw, (0.6 + 1.9 * columns, 0.6 + 1.9 * lines), found.sentence())

@@ -75,6 +75,12 @@ def make_artefact(
     if kind != "tensorrt" and precision != "fp32":
         raise ConfigError(f"{kind} is made in fp32 only", where=precision, fix="take --precision fp32")
     reference = open_engine("onnxruntime", onnx_folder, precision="fp32", threads=1)
+    if reference.image_width != reference.image_size:
+        raise ConfigError(
+            f"{kind} is made for square views only",
+            where=f"views of {reference.image_width} x {reference.image_size} pixels",
+            fix="take the ONNX files or OpenVINO, or train with model.image_width=0",
+        )
     folder.mkdir(parents=True, exist_ok=True)
     try:
         if kind == "tensorrt":

@@ -30,7 +30,7 @@ def export_network(backbone: Backbone, head: nn.Module, folder: Path) -> tuple[P
 
 
 def export_backbone(backbone: Backbone, folder: Path) -> Path:
-    """Write ``backbone.onnx``: ``pixels`` uint8 (N, S, S, 3) to ``embeddings`` float32 (N, D), any N.
+    """Write ``backbone.onnx``: ``pixels`` uint8 (N, S, W, 3) to ``embeddings`` float32 (N, D), any N.
 
     Normalisation is part of the graph.
 
@@ -59,8 +59,7 @@ def backbone_example(backbone: Backbone) -> tuple[tuple[Tensor, ...], dict[str, 
     """Views to trace a backbone with, and which of their sizes may vary; raises ValueError for unmerged adapters."""
     if any("lora_" in name for name, _ in backbone.named_parameters()):
         raise ValueError("merge the adapters before the export")
-    size = backbone.image_size
-    pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    pixels = torch.zeros(2, backbone.image_size, backbone.image_width, 3, dtype=torch.uint8)
     return (pixels,), {"pixels": {0: torch.export.Dim("n", min=1, max=_BATCH)}}
 
 

@@ -122,7 +122,7 @@ class TensorRtEngine(Engine):
         self.precision = precision
         # One context takes one pass at a time.
         self.threads = 1
-        self.image_size = int(plan.get_tensor_shape("pixels")[1])
+        self.image_size, self.image_width = (int(side) for side in tuple(plan.get_tensor_shape("pixels"))[1:3])
         self.embedding_dim = int(plan.get_tensor_shape("embeddings")[1])
         self._most = int(plan.get_tensor_profile_shape("pixels", 0)[2][0])
 

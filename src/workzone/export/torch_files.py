@@ -66,6 +66,7 @@ class TorchFileEngine(Engine):
         self.threads = slots
         self._slots = BoundedSemaphore(slots)
         self.image_size, self.embedding_dim = shape
+        self.image_width = self.image_size
 
     @classmethod
     def open(cls, folder: Path, *, precision: str = "fp32", device: str = "cpu", threads: int = 0) -> Self:

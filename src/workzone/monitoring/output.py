@@ -9,6 +9,7 @@ from pathlib import Path
 from workzone.errors import RunLockedError
 from workzone.files import write_atomic, write_json
 from workzone.monitoring.alerts import Delivery
+from workzone.monitoring.gauge_file import FILE
 from workzone.monitoring.page import render
 from workzone.monitoring.prometheus import gauges
 from workzone.monitoring.run import Findings
@@ -41,6 +42,6 @@ def write_findings(f: Findings, out: Path, deliveries: Sequence[Delivery] = ()) 
     write_json(out / "monitor.json", f.to_dict(deliveries))
     write_atomic(out / "monitor.html", render(f, deliveries))
     # The collector reads whatever ends in .prom, so the name must not end so before the file is whole.
-    fresh = out / "monitor.prom.new"
+    fresh = out / f"{FILE}.new"
     write_atomic(fresh, gauges(f))
-    fresh.replace(out / "monitor.prom")
+    fresh.replace(out / FILE)

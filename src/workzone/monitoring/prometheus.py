@@ -6,23 +6,8 @@ import math
 from collections.abc import Mapping
 
 from workzone.monitoring.daily import standing
+from workzone.monitoring.gauge_file import HELP as _HELP
 from workzone.monitoring.run import Findings
-
-_HELP = {
-    "workzone_monitor_last_run_timestamp_seconds": "When the monitor looked last.",
-    "workzone_monitor_alarm": "1 while an alarm stands.",
-    "workzone_monitor_alarms": "Number of alarms that stand.",
-    "workzone_monitor_certificate_void": "1 when the certificate of the bundle is void.",
-    "workzone_monitor_window_images": "Images of the last judged day.",
-    "workzone_monitor_window_timestamp_seconds": "Begin of the last judged day.",
-    "workzone_drift_statistic": "Statistic of a drift test on the last judged day.",
-    "workzone_drift_adjusted_p": "Its p-value after correction for all tests of the day.",
-    "workzone_estimate": "Rate expected from calibrated probabilities on the last judged day.",
-    "workzone_estimate_valid": "0 where something speaks against the calibration.",
-    "workzone_promise_e_value": "Highest e-value against a promise so far.",
-    "workzone_promise_limit": "E-value at which a promise counts as refuted.",
-    "workzone_promise_reviewed": "Reviewed labels that count for a promise.",
-}
 
 
 def gauges(f: Findings) -> str:

@@ -44,6 +44,8 @@ def join(columns: Columns, log: Log, where: str) -> Reviewed:
     """Labels (columns ``id`` or ``path``, ``label``, optionally ``weight``) of images in ``log``, in their given order.
 
     An image that was predicted more than once counts with its first prediction. A second label of an image is an error.
+    Where log and labels both have the hash of the picture (``sha256``), it must agree: a client may have used the id of
+    a request twice, and the label is about one of the two pictures.
 
     Raises:
         DataError: a column is missing or malformed, or an image has two labels.
@@ -52,11 +54,17 @@ def join(columns: Columns, log: Log, where: str) -> Reviewed:
     if ids is None or "label" not in columns:
         raise DataError("reviewed labels need the columns id (or path) and label", where=where)
     place: dict[str, int] = {}
+    exact: dict[tuple[str, str], int] = {}
+    hashes = None if log.sha256 is None or "sha256" not in columns else [str(h or "") for h in columns["sha256"]]
     for at, name in enumerate(log.ids.tolist()):
         place.setdefault(name, at)
+        if hashes is not None and log.sha256 is not None:
+            exact.setdefault((name, str(log.sha256[at])), at)
     weights: Any = columns.get("weight", [1.0] * len(ids))
     rows, labels, kept, seen, unknown = [], [], [], set(), 0
-    for name, label, weight in zip(map(str, ids), columns["label"], weights, strict=True):
+    for name, label, weight, sha in zip(
+        map(str, ids), columns["label"], weights, hashes or [""] * len(ids), strict=True
+    ):
         if label is None or label == "":
             continue
         text = str(int(label)) if isinstance(label, (int, float)) and label in (0, 1) else str(label).strip().lower()
@@ -75,10 +83,12 @@ def join(columns: Columns, log: Log, where: str) -> Reviewed:
                 where=f"{where}, {name}",
                 fix="divide the smallest review probability in use by that of the image",
             )
-        if name not in place:
+        # Rows that were logged before the log held hashes have an empty one.
+        at_log = exact.get((name, sha), exact.get((name, ""))) if sha else place.get(name)
+        if at_log is None:
             unknown += 1
             continue
-        rows.append(place[name])
+        rows.append(at_log)
         labels.append(_LABELS[text])
         kept.append(share)
     index = np.array(rows, dtype=np.int64)

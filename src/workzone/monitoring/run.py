@@ -201,6 +201,8 @@ def _review(
     reviewed = join(labels, table, "reviewed labels")
     if reviewed.unknown:
         notes.append(f"{reviewed.unknown} reviewed labels are of images that the log does not hold")
+    if len(reviewed) and (reviewed.codes == -1).all():
+        notes.append("every reviewed image was abstained on, where no answer can be wrong: review answered ones too")
     if watch.update(reviewed) or not path.is_file():
         watch.save(path)
     return reviewed, watch

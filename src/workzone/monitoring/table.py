@@ -17,6 +17,7 @@ from workzone.predictions import FloatArray, StrArray
 
 CODES = {"abstain": -1, "no_roadwork": 0, "roadwork": 1}
 MOST_ROWS = 5_000_000
+_NAMES = ("id", "path", "request_id", "sha256", "bundle_sha256", "picture_sha256", "sequence", "role")
 _EMBEDDING, _MEASURE = "embedding_", "uncertainty_"
 Columns = Mapping[str, Sequence[Any]]
 Times = NDArray[np.datetime64]
@@ -48,6 +49,7 @@ class Log:
         measures: (N,) each, uncertainty measures by name; NaN where a row lacks one.
         embeddings: (N, D), rows of NaN where a prediction has none, or None.
         skipped: rows that were left out, by reason.
+        sha256: (N,) hashes of the pictures, empty where unknown, or None.
     """
 
     ids: StrArray
@@ -57,6 +59,7 @@ class Log:
     measures: Mapping[str, FloatArray] = field(default_factory=dict)
     embeddings: FloatArray | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
+    sha256: StrArray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,6 +74,7 @@ class Log:
             codes=self.codes[mask],
             measures={k: v[mask] for k, v in self.measures.items()},
             embeddings=None if self.embeddings is None else self.embeddings[mask],
+            sha256=None if self.sha256 is None else self.sha256[mask],
         )
 
     @property
@@ -133,6 +137,7 @@ def to_log(columns: Columns, where: str, *, bundle_sha256: str = "", day: date |
         measures=_measures(columns, rows, where),
         embeddings=_embeddings(columns, rows, where),
         skipped={k: v for k, v in skipped.items() if v},
+        sha256=np.array([v or "" for v in kept("sha256")], dtype=np.str_) if "sha256" in columns else None,
     )
     return made.take(np.argsort(made.time, kind="stable"))
 
@@ -229,7 +234,10 @@ class TableLog:
             raise MissingExtraError("polars", "eval", feature="reading tables") from error
         try:
             if self.path.suffix == ".csv":
-                frame = pl.read_csv(self.path, infer_schema_length=None)
+                # A name that looks like a number, such as 007, must stay what it is.
+                held = pl.read_csv(self.path, n_rows=0).columns
+                names = {name: pl.String() for name in held if name in _NAMES}
+                frame = pl.read_csv(self.path, infer_schema_length=None, schema_overrides=names)
             else:
                 frame = pl.read_parquet(self.path)
         except (OSError, pl.exceptions.PolarsError) as error:

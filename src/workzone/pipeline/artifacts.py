@@ -45,6 +45,11 @@ class Artifacts:
         return self.root / "prepare" / "synthetic"
 
     @property
+    def imported(self) -> Path:
+        """Images that lie inside other files, such as Parquet shards, taken out."""
+        return self.root / "prepare" / "imported"
+
+    @property
     def manifest(self) -> Path:
         """The table of images."""
         return self.root / "prepare" / "manifest.parquet"

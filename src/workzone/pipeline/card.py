@@ -45,7 +45,7 @@ def model_card(
         "",
         f"- backbone `{config.model.backbone}` ({licence})",
         f"- training `{config.train.method}`, aggregator `{config.fuse.aggregator}`",
-        f"- views: `{views.layout}`, {views.rows} x {views.cols} tiles, {config.model.image_size} px",
+        f"- views: `{views.layout}`, {views.rows} x {views.cols} tiles, {_size(config)} px",
         f"- engine `{variant}`; calibrated and certified on the scores of this engine",
         f"- seed {config.seed}, workzone {__version__}",
         "",
@@ -56,6 +56,11 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _size(config: RunConfig) -> str:
+    size, width = config.model.image_size, config.model.image_width
+    return f"{width} x {size}" if width else f"{size}"
 
 
 def _figure(cell: Mapping[str, Any]) -> str:

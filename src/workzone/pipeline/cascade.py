@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
+from workzone.bundle.cascade import chain_log_odds
 from workzone.bundle.embedding import ViewEmbeddings
 from workzone.bundle.engines import Engine
 from workzone.calibration import Calibrator, create
 from workzone.calibration.select import select
 from workzone.config import RunConfig
 from workzone.data.roles import CalibData
-from workzone.decisions.cascade import Plan, fit_plan, greedy_order, starting_threshold
+from workzone.decisions.cascade import Band, Model, Plan, Point, fit_plan, greedy_order, starting_threshold
 from workzone.decisions.cascade.search import POINTS
+from workzone.errors import ConfigError
 from workzone.predictions import FloatArray
 
 _SIMPLE = ("temperature", "platt", "beta")
@@ -70,6 +73,72 @@ def plan_cascade(
         return starting_threshold(data, answer, decide.target_fnr, decide.delta, decide.unit)
 
     return fit_plan(order, stages, fitted, np.column_stack([*columns, p]), start=start, points=points)
+
+
+def plan_chain(
+    config: RunConfig,
+    parts: Sequence[tuple[Engine, ViewEmbeddings]],
+    data: CalibData,
+    looks: Sequence[Sequence[int]],
+    costs: Sequence[float],
+    *,
+    mean: bool,
+    points: int = POINTS,
+) -> tuple[Plan, Calibrator]:
+    """The plan of a cascade over several models, and the calibrator of its last stage; ``data`` fits all of it.
+
+    Args:
+        config: ``decide``, ``calibrate`` and ``seed`` are read.
+        parts: opened engine of each model, and the embeddings of its views of the images of ``data``.
+        data: the calibrators' part of ``val_calib``.
+        looks: views seen by each stage of each model, rising; the last one of the last model sees all.
+        costs: of one look by each model.
+        mean: whether later models add to the score of earlier ones instead of replacing it.
+        points: most operating points.
+
+    Raises:
+        ConfigError: looks that are no stages of these models.
+    """
+    order: list[int] = []
+    stages: list[int] = []
+    models: list[Model] = []
+    for (engine, views), seen, cost in zip(parts, looks, costs, strict=True):
+        count = int(views.mask.shape[1])
+        _require_looks(seen, count, last=len(models) + 1 == len(parts))
+
+        def score(rows: Sequence[int], engine: Engine = engine, views: ViewEmbeddings = views) -> FloatArray:
+            some = sorted(rows)
+            return engine.aggregate(views.embeddings[:, some], views.boxes[:, some], views.mask[:, some]).log_odds
+
+        stages += [len(order) + number for number in seen]
+        order += greedy_order(score, data.labels, count)[: seen[-1]]
+        models.append(Model(count, seen[-1], cost))
+    exits = len(stages) - 1
+    several = tuple(models) if len(models) > 1 else ()
+    mean = mean and bool(several)
+    everyone = Point((Band(),) * exits, 1.0)
+    bare = Plan(tuple(order), tuple(stages), (create("none"),) * exits, (everyone,), several, mean)
+    between, final = chain_log_odds(parts, bare)
+    scored = [replace(data, log_odds=z) for z in (*between.values(), final)]
+    fitted = [_calibrator(part, config) for part in scored]
+    decide = config.decide
+
+    def start(answer: FloatArray) -> float:
+        return starting_threshold(data, answer, decide.target_fnr, decide.delta, decide.unit)
+
+    probability = np.column_stack([c.apply(part) for c, part in zip(fitted, scored, strict=True)])
+    plan = fit_plan(order, stages, fitted[:-1], probability, start=start, points=points, models=several, mean=mean)
+    return plan, fitted[-1]
+
+
+def _require_looks(seen: Sequence[int], views: int, *, last: bool) -> None:
+    rising = all(a < b for a, b in pairwise(seen))
+    if not seen or not rising or seen[0] < 1 or seen[-1] > views or (last and seen[-1] != views):
+        raise ConfigError(
+            f"a model with {views} views cannot have the stages {', '.join(map(str, seen)) or 'none'}",
+            where="stages",
+            fix=f"name rising numbers from 1 to {views}; the last model ends with {views}",
+        )
 
 
 def _calibrator(part: CalibData, config: RunConfig) -> Calibrator:

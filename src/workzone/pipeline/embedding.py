@@ -60,7 +60,7 @@ def embed_manifest(
         show.message(f"  writing {config.model.backbone} as ONNX")
         network = create_backbone(config.model)
         backbone = export_backbone(network, folder)
-        pre = Preprocessing(image_size=network.image_size, views=config.views)
+        pre = Preprocessing(image_size=network.image_size, image_width=network.image_width, views=config.views)
         engine = OnnxRuntimeEngine.open(folder, threads=config.compute.threads, head=False)
     cache = EmbeddingCache(config.cache.folder or default_cache_folder(), engine, backbone, pre)
     with show.bar(f"embedding {len(manifest)} images") as advance:
@@ -106,7 +106,7 @@ def read_embeddings(path: Path, manifest: Manifest) -> NDArray[np.float32]:
         try:
             with np.load(path, allow_pickle=False) as data:
                 ids, values = [str(i) for i in data["ids"].tolist()], np.asarray(data["embeddings"], dtype=np.float32)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # numpy, zipfile, zlib and tokenize have many classes for a damaged file
             raise DataError(f"the embeddings cannot be read: {error}", where=str(path)) from error
     else:
         frame = read_table(path)

@@ -1,22 +1,28 @@
-"""Scores of a finished bundle on labelled images from elsewhere, ready to be evaluated."""
+"""Scores of a finished bundle, or of the parts of one, on images from elsewhere, ready to be evaluated."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from workzone.bundle import Detector
+from workzone.bundle.chain import open_bundle
+from workzone.bundle.runtime import Decider
+from workzone.bundle.slices import unknown_slices
 from workzone.data.hours import HOUR_BAND, hour_bands
 from workzone.data.sources.build import build_manifest
 from workzone.decisions import Decision
-from workzone.decisions.types import together
+from workzone.decisions.types import Decisions, together
 from workzone.errors import DataError, ImageError
 from workzone.evaluation.inputs import Evaluated
 from workzone.evaluation.selective import policy_confidence
 from workzone.pipeline.overlay import overlay_of
 from workzone.pipeline.phase import Progress
 from workzone.predictions import Predictions, pad_rows
+from workzone.vision.corruptions import Picture
 
 
 def evaluate_bundle_inputs(bundle: Path, data: Path, *, threads: int, progress: Progress) -> Evaluated:
@@ -26,7 +32,7 @@ def evaluate_bundle_inputs(bundle: Path, data: Path, *, threads: int, progress: 
         BundleError: the bundle is not good.
         DataError: no labelled images, or an image that was readable a moment ago is not.
     """
-    detector = Detector.load(bundle, threads=threads)
+    detector = open_bundle(bundle, threads=threads)
     with progress.bar("reading images") as advance:
         manifest = build_manifest(data, progress=advance)
     frame = manifest.frame.filter(manifest.frame["label"].is_not_null())
@@ -69,5 +75,17 @@ def evaluate_bundle_inputs(bundle: Path, data: Path, *, threads: int, progress: 
         confidence=policy_confidence(detector.policy, decided.probability, predictions.view_log_odds),
         certificate=detector.certificate,
         meta={"bundle": detector.manifest.name, "engine": detector.certificate.engine, "data": str(data)},
-        overlay=overlay_of(detector),
+        # A map of one model would not explain an answer of several.
+        overlay=overlay_of(detector) if isinstance(detector, Detector) else None,
     )
+
+
+def picture_scorer(decider: Decider, *, workers: int = 0) -> Callable[[Iterator[Picture]], Decisions]:
+    """Decides on pictures (H, W, 3) in order; calibrators by slice take each for one of an unknown slice."""
+    columns = unknown_slices(decider.calibrator)
+
+    def score(pictures: Iterator[Picture]) -> Decisions:
+        images = (Image.fromarray(p) for p in pictures)
+        return together([d for _, d in decider.predict(images, workers=workers, columns=columns)])
+
+    return score

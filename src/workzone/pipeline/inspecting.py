@@ -37,6 +37,8 @@ def run_quality(
     review: Path | None = None,
     similarity: float,
     outliers: int,
+    contamination: float,
+    confidence: float,
     shown: int,
     title: str,
     progress: Progress | None = None,
@@ -70,6 +72,8 @@ def run_quality(
         features=features,
         similarity=similarity,
         outliers=outliers,
+        contamination=contamination,
+        confidence=confidence,
         reviewed=kept,
         seed=config.seed,
     )
@@ -119,6 +123,8 @@ def summary(found: Inspection, shortcuts: Sequence[Shortcut]) -> dict[str, Any]:
         "unlabelled": int(labels.null_count()),
         "units": len(set(found.units)),
         "findings": dict(sorted(found.counts().items())),
+        "label_confidence": found.confidence,
+        "in_review": len(found.queued()),
         "confident_joint": None if doubts is None else doubts.joint.tolist(),
         "shortcuts": [
             {"known": s.name, "auroc": s.auroc.value, "low": _finite(s.auroc.low), "high": _finite(s.auroc.high),

@@ -7,6 +7,7 @@ half curve behind.
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,6 +82,8 @@ class MlflowTracker(Tracker):
 
     def log(self, phase: str, curves: Mapping[str, Curve], figures: Mapping[str, float]) -> None:
         """See ``Tracker.log``."""
+        # MLflow reports how it is used to its makers unless it is told not to.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         try:
             import mlflow
         except ImportError as error:
@@ -97,12 +100,17 @@ class MlflowTracker(Tracker):
 
 
 class WandbTracker(Tracker):
-    """One W&B run per phase, in the project ``tracking.experiment``."""
+    """One W&B run per phase, in the project ``tracking.experiment``.
+
+    Runs are written to ``tracking/wandb`` and nothing leaves the machine, unless ``WANDB_MODE=online`` is set;
+    ``wandb sync`` sends them later.
+    """
 
     name: ClassVar[str] = "wandb"
 
     def log(self, phase: str, curves: Mapping[str, Curve], figures: Mapping[str, float]) -> None:
         """See ``Tracker.log``."""
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         try:
             import wandb
         except ImportError as error:
@@ -113,6 +121,11 @@ class WandbTracker(Tracker):
             name=f"{self.config.out.name}-{phase}",
             dir=str(self.folder),
             config=self.config.model_dump(mode="json"),
+            mode="online" if os.environ.get("WANDB_MODE") == "online" else "offline",
+            # The run itself holds environment and commit; the tracker need not look at the machine again.
+            settings=wandb.Settings(
+                console="off", disable_git=True, save_code=False, silent=True, x_disable_meta=True, x_disable_stats=True
+            ),
         )
         for name, curve in curves.items():
             for step, row in enumerate(curve):

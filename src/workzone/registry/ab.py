@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from workzone.errors import DataError
 from workzone.metrics.comparison import mcnemar
-from workzone.monitoring.reviewed import Reviewed, load_reviewed
+from workzone.monitoring.reviewed import Reviewed, join
 from workzone.monitoring.sequential import EProcess, e_values
+from workzone.monitoring.sqlite import SHADOW
+from workzone.monitoring.table import Columns, TableLog
 from workzone.registry.shadow import Rate, read
 
 Event = Literal["wrong", "not_right", "missed", "false_alarm"]
@@ -79,9 +81,19 @@ def events_of(reviewed: Reviewed, event: Event) -> tuple[NDArray[np.bool_], NDAr
 
 
 def judge(
-    champion: Path, challenger: Path, labels: Path, *, event: Event = "wrong", delta: float = 0.05, level: float = 0.95
+    champion: Path,
+    challenger: Path,
+    labels: Path,
+    *,
+    event: Event = "wrong",
+    delta: float = 0.05,
+    level: float = 0.95,
+    roles: tuple[str, str] = ("", ""),
 ) -> Result:
     """Compare two bundles on reviewed labels.
+
+    A manifest of the review queue of the server says in its column ``sampled`` which images were kept whatever the
+    answer; the others are left out, because who answered had a say in whether they were kept.
 
     Args:
         champion: its predictions.
@@ -91,11 +103,18 @@ def judge(
         event: see ``events_of``.
         delta: chance of a false verdict of each kind over all time.
         level: of the intervals.
+        roles: of the two in a log of the server; both bundles may be in one log.
 
     Raises:
         DataError: tables cannot be read, no label can be used, or only some images were scored by both.
     """
-    a, b = (load_reviewed(labels, read(path)[1]) for path in (champion, challenger))
+    table, unsampled = plain_sample(labels)
+    logs = [read(path, role)[1] for path, role in zip((champion, challenger), roles, strict=True)]
+    if SHADOW in roles:
+        # What the shadow left out was left out for want of time, whatever the answer.
+        both = set(logs[0].ids.tolist()) & set(logs[1].ids.tolist())
+        logs = [log.take(np.isin(log.ids, list(both))) for log in logs]
+    a, b = (join(table, log, str(labels)) for log in logs)
     if (a.weights != 1).any() or (b.weights != 1).any():
         raise DataError("weights of review are not supported here", where=str(labels), fix="review a plain sample")
     in_a, in_b = set(a.ids.tolist()), set(b.ids.tolist())
@@ -131,8 +150,27 @@ def judge(
         limit=limit,
         verdict=verdict,  # type: ignore[arg-type]
         stopped_after=stopped,
-        unused=unused + int((~kept_a).sum() if shared else (~kept_a).sum() + (~kept_b).sum()),
+        unused=unsampled + unused + int((~kept_a).sum() if shared else (~kept_a).sum() + (~kept_b).sum()),
     )
+
+
+def plain_sample(labels: Path) -> tuple[Columns, int]:
+    """Labels of images that were chosen for review whatever the answer, and the number of others.
+
+    Raises:
+        DataError: the table cannot be read, or a review queue holds abstained images alone.
+    """
+    if not labels.is_file():
+        raise DataError("there are no reviewed labels here", where=str(labels))
+    table = TableLog(labels).columns()
+    if "sampled" not in table:
+        return table, 0
+    rows = [i for i, given in enumerate(table["sampled"]) if str(given) in ("1", "True", "true")]
+    if not rows:
+        fix = "start the server with --keep-share, so that answered images are reviewed as well"
+        raise DataError("these labels are of abstained images alone", where=str(labels), fix=fix)
+    kept = {name: [values[i] for i in rows] for name, values in table.items() if name != "weight"}
+    return kept, len(table["sampled"]) - len(rows)
 
 
 def fisher(k_a: int, n_a: int, k_b: int, n_b: int) -> float:

@@ -161,6 +161,7 @@ def parity_gate(candidate: Path) -> Gate:
     differ = sorted(name for name, same in equal.items() if not same)
     # The tolerance of int8 is about other processors, not about the network before it was quantised.
     far = schema.read_manifest(candidate).engine.precision == "fp32" and largest > tolerance
-    detail = f"largest difference {largest:.2g}, tolerance {tolerance:g}, decisions "
+    judged = "" if schema.read_manifest(candidate).engine.precision == "fp32" else " (judged for fp32 only)"
+    detail = f"largest difference {largest:.2g}, tolerance {tolerance:g}{judged}, decisions "
     detail += f"differ from {', '.join(differ)}" if differ else f"equal to {', '.join(sorted(equal))}"
     return Gate("parity", bool(equal) and not differ and not far, detail)

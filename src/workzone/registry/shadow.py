@@ -95,13 +95,21 @@ class Disagreement:
         return self.decisions.low > limit
 
 
-def read(path: Path) -> tuple[Columns, Log]:
-    """A table or log of predictions, raw and checked; raises DataError."""
-    columns = open_log(path).columns()
+def read(path: Path, role: str = "") -> tuple[Columns, Log]:
+    """A table or log of predictions, raw and checked; of a log of the server those of one role. Raises DataError."""
+    columns = open_log(path, role).columns()
     return columns, to_log(columns, str(path))
 
 
-def compare(a: Path, b: Path, by: Sequence[str] = (), *, most: int = 20, least: int = 10) -> Disagreement:
+def compare(
+    a: Path,
+    b: Path,
+    by: Sequence[str] = (),
+    *,
+    most: int = 20,
+    least: int = 10,
+    roles: tuple[str, str] = ("", ""),
+) -> Disagreement:
     """Join two tables of predictions by image and compare decisions and probabilities.
 
     Args:
@@ -110,12 +118,13 @@ def compare(a: Path, b: Path, by: Sequence[str] = (), *, most: int = 20, least: 
         by: columns of the first table to slice by, beside its decisions and probabilities.
         most: examples to name.
         least: images a slice must have.
+        roles: of the two in a log of the server; both may be in one log.
 
     Raises:
         DataError: a table cannot be read, they share no image, or a column is missing.
     """
-    columns, log_a = read(a)
-    _, log_b = read(b)
+    columns, log_a = read(a, roles[0])
+    _, log_b = read(b, roles[1])
     first_a, first_b = _first(log_a), _first(log_b)
     shared = [name for name in first_a if name in first_b]
     if not shared:

@@ -22,6 +22,7 @@ from workzone.serving.gate import Gate
 from workzone.serving.metrics import log_line
 from workzone.serving.model import Model
 from workzone.serving.problems import Problem
+from workzone.serving.roles import Roles
 from workzone.serving.routes_v1 import certificate_headers, service_of
 from workzone.serving.service import Service
 from workzone.serving.settings import ServeSettings
@@ -30,17 +31,18 @@ _STATIC = Path(__file__).parent / "static"
 _KEPT = {"Cache-Control": "no-cache"}
 
 
-def create_app(settings: ServeSettings, *, model: Model | None = None) -> FastAPI:
+def create_app(settings: ServeSettings, *, model: Model | None = None, roles: Roles | None = None) -> FastAPI:
     """The application for ``settings``; what it serves is opened when it starts.
 
     Args:
         settings: of the server.
         model: an opened model, instead of the bundle of ``settings``.
+        roles: all bundles opened, in place of those of ``settings``.
     """
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        service = Service.open(settings, model)
+        service = Service.open(settings, model, roles)
         app.state.service = service
         service.start()
         _drain_on_sigterm(service)
@@ -110,8 +112,8 @@ def _health(app: FastAPI) -> None:
 
     @app.get("/metrics", summary="Figures for Prometheus")
     async def metrics(request: Request) -> Response:
-        """Text format 0.0.4; of all processes of this server."""
-        text = await asyncio.to_thread(service_of(request).metrics.text)
+        """Text format 0.0.4; of all processes of this server, and of the monitor where its folder was given."""
+        text = await asyncio.to_thread(service_of(request).figures)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

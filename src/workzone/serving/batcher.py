@@ -21,24 +21,27 @@ from workzone.serving.model import Answer
 from workzone.serving.problems import Problem, of_error
 
 _SMOOTHING = 0.1
+Work = Callable[[bytes, Mapping[str, Any] | None], Answer]
 
 
 @dataclass(slots=True)
 class Job:
-    """One image in the queue; ``deadline`` and ``queued`` are times of ``time.monotonic``."""
+    """One image in the queue; ``deadline`` and ``queued`` are times of ``time.monotonic``.
+
+    ``work`` decides on it in place of the work of the queue, for the bundle in the role ``role``.
+    """
 
     content: bytes
     where: str
     deadline: float
     columns: Mapping[str, Any] | None = None
+    work: Work | None = None
+    role: str = "champion"
     queued: float = field(default_factory=time.monotonic)
     done: asyncio.Future[Answer] = field(init=False)
 
     def __post_init__(self) -> None:
         self.done = asyncio.get_running_loop().create_future()
-
-
-Work = Callable[[bytes, Mapping[str, Any] | None], Answer]
 
 
 class Batcher:
@@ -158,7 +161,7 @@ class Batcher:
         else:
             self._metrics.seconds.labels("queue").observe(begun - job.queued)
             try:
-                result = self._work(job.content, job.columns)
+                result = (job.work or self._work)(job.content, job.columns)
             except Exception as error:
                 result = of_error(error, job.where)
                 if result.code == "internal":
@@ -172,6 +175,7 @@ class Batcher:
             _fail(job, result)
             return
         self._metrics.seconds.labels("inference").observe(seconds)
+        self._metrics.role_seconds.labels(job.role).observe(seconds)
         self._service += (_SMOOTHING if self._service else 1.0) * (seconds - self._service)
         if not job.done.done():
             job.done.set_result(result)

@@ -69,7 +69,7 @@ async def read_body(request: Request, memory: Memory, *, max_bytes: int, seconds
     stated = request.headers.get("content-length")
     if stated is not None and (not stated.isascii() or not stated.isdigit()):
         raise Problem(400, "bad_length", "The Content-Length is no number", where="header Content-Length")
-    if stated is not None and int(stated) > max_bytes:
+    if stated is not None and (len(stated) > 18 or int(stated) > max_bytes):
         raise _too_large(max_bytes)
     content = bytearray()
     try:

@@ -38,6 +38,7 @@ class Trace:
 
     def __init__(self, request_id: str) -> None:
         self.request_id, self.key = request_id, ""
+        self.sequence, self.role = "", ""
         self.status, self.started = 0, False
         self.counts: Counter[str] = Counter()
 
@@ -141,5 +142,6 @@ class Gate:
             status=trace.status,
             ms=round(seconds * 1000, 2),
             key=trace.key or None,
+            role=trace.role or None,
             pictures=dict(trace.counts),
         )

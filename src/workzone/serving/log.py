@@ -24,8 +24,10 @@ from workzone.decisions import Decision
 from workzone.errors import DataError, MissingExtraError
 from workzone.predictions import Predictions
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _TYPES = {"float": "REAL NOT NULL", "int": "INTEGER NOT NULL", "str": "TEXT NOT NULL", "bytes | None": "BLOB"}
+ANSWERING = ("champion", "challenger", "pinned")
+"""Roles of bundles whose decisions somebody got; ``pinned`` are requests that named their bundle."""
 _BACKLOG = 10_000
 _WRITE_AT_ONCE = 500
 _ROTATE_SECONDS = 60.0
@@ -49,6 +51,9 @@ class Row:
         views: number of views that were looked at.
         columns: JSON object of the metadata columns that came with the request.
         embedding: mean embedding of the views as little-endian float16, or None.
+        role: of the bundle: champion, challenger, pinned (the client named it), or shadow (nobody got this decision).
+        sequence: what the client says belongs together, such as a drive; empty where it says nothing.
+        picture_sha256: of the bytes of the picture, so that a label can be told from that of another picture.
     """
 
     time: float
@@ -64,6 +69,9 @@ class Row:
     views: int
     columns: str
     embedding: bytes | None
+    role: str = "champion"
+    sequence: str = ""
+    picture_sha256: str = ""
 
     @classmethod
     def of(
@@ -75,6 +83,10 @@ class Row:
         bundle_sha256: str,
         certificate: str,
         columns: Mapping[str, str],
+        *,
+        role: str = "champion",
+        sequence: str = "",
+        picture_sha256: str = "",
     ) -> Row:
         """Row of an answer that was given just now."""
         return cls(
@@ -91,10 +103,16 @@ class Row:
             views=len(decision.views),
             columns=json.dumps(dict(columns), sort_keys=True),
             embedding=None if embedding is None else embedding.astype("<f2").tobytes(),
+            role=role,
+            sequence=sequence,
+            picture_sha256=picture_sha256,
         )
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
+_SINCE_2 = {"role": "champion", "sequence": "", "picture_sha256": ""}
+"""Columns that a log of version 1 lacks, and what its rows mean there."""
+_PLAIN = ("time", "probability", "decision", "certificate", "bundle_sha256", "reason", "views")
 _LIST = ", ".join(COLUMNS)
 _CREATE = ", ".join(f"{f.name} {_TYPES[str(f.type)]}" for f in fields(Row))
 _INSERT = f"INSERT INTO predictions ({_LIST}) VALUES ({', '.join('?' * len(COLUMNS))})"
@@ -118,12 +136,30 @@ def connect(path: Path) -> sqlite3.Connection:
             db.execute("CREATE INDEX IF NOT EXISTS by_time ON predictions (time)")
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             version = SCHEMA_VERSION
+        if version == 1:
+            version = _upgrade(db)
     except sqlite3.Error as error:
         raise DataError(f"the log cannot be opened: {error}", where=str(path), fix="give another path") from error
     if version != SCHEMA_VERSION:
         db.close()
         raise DataError(f"this is no log of version {SCHEMA_VERSION}", where=str(path), fix="give another path")
     return db
+
+
+def _upgrade(db: sqlite3.Connection) -> int:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have done it while this one waited.
+        there = {row[1] for row in db.execute("PRAGMA table_info(predictions)")}
+        for name, value in _SINCE_2.items():
+            if name not in there:
+                db.execute(f"ALTER TABLE predictions ADD COLUMN {name} TEXT NOT NULL DEFAULT '{value}'")
+        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+    return SCHEMA_VERSION
 
 
 class PredictionLog:
@@ -241,11 +277,19 @@ def _frame(rows: Sequence[Sequence[Any]]) -> Any:
     return pl.DataFrame(rows, schema={f.name: kinds[str(f.type)] for f in fields(Row)}, orient="row")
 
 
-def read_log(path: Path, *, since: float = 0.0, until: float = float("inf"), archived: bool = True) -> Predictions:
+def read_log(
+    path: Path,
+    *,
+    since: float = 0.0,
+    until: float = float("inf"),
+    archived: bool = True,
+    roles: Sequence[str] = ANSWERING,
+) -> Predictions:
     """Predictions that were logged between two times, in order of time.
 
     Ids are ``REQUEST_ID/POSITION``, made unique by a count where a client used an id twice. Columns: time, probability,
-    decision, certificate, bundle_sha256, reason, views, each uncertainty measure as ``uncertainty_NAME`` (NaN where a
+    decision, certificate, bundle_sha256, reason, views, role, sequence, picture_sha256, each uncertainty
+    measure as ``uncertainty_NAME`` (NaN where a
     row lacks it), and each metadata column as ``column_NAME`` (empty where unknown). Embeddings are there when every
     row has one of the same width.
 
@@ -254,6 +298,7 @@ def read_log(path: Path, *, since: float = 0.0, until: float = float("inf"), arc
         since: seconds since 1970, included.
         until: the same, excluded.
         archived: include the Parquet files beside it.
+        roles: of the bundles; those whose decisions somebody got where left out.
 
     Raises:
         DataError: there is no log, or nothing in it between the two times.
@@ -266,8 +311,12 @@ def read_log(path: Path, *, since: float = 0.0, until: float = float("inf"), arc
     for file in sorted(archive_folder(path).glob("predictions-*.parquet")) if archived else []:
         import polars as pl
 
-        old = pl.read_parquet(file, columns=list(COLUMNS))
+        old = pl.read_parquet(file)
+        lacking = [pl.lit(v).alias(k) for k, v in _SINCE_2.items() if k not in old.columns]
+        old = old.with_columns(*lacking).select(COLUMNS)
         rows += old.filter((pl.col("time") >= since) & (pl.col("time") < until)).rows()
+    at = COLUMNS.index("role")
+    rows = [row for row in rows if row[at] in roles]
     if not rows:
         raise DataError("the log holds no prediction of this time", where=str(path))
     return _predictions(sorted(set(rows), key=lambda r: (r[0], r[1], r[2])))
@@ -283,7 +332,7 @@ def _predictions(rows: Sequence[Sequence[Any]]) -> Predictions:
         ids.append(name if seen[name] == 1 else f"{name}/{seen[name]}")
     columns: dict[str, NDArray[Any]] = {
         name: np.array(by[name])
-        for name in ("time", "probability", "decision", "certificate", "bundle_sha256", "reason", "views")
+        for name in (*_PLAIN, *_SINCE_2)
     }
     measures, given = [json.loads(t) for t in by["uncertainty"]], [json.loads(t) for t in by["columns"]]
     for name in sorted({n for m in measures for n in m}):

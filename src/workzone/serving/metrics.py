@@ -30,7 +30,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
-        self.decisions = Counter("workzone_predictions", "Answers by decision.", ["decision"], registry=r)
+        self.decisions = Counter("workzone_predictions", "Answers by decision.", ["decision", "role"], registry=r)
         self.rejected = Counter("workzone_rejected", "Images and requests refused, by code.", ["code"], registry=r)
         self.requests = Counter("workzone_requests", "Requests by route and status.", ["route", "status"], registry=r)
         self.seconds = Histogram(
@@ -49,12 +49,46 @@ class Metrics:
             registry=r,
             multiprocess_mode=worst,
         )
+        self.role_seconds = Histogram(
+            "workzone_role_seconds",
+            "Time of an image by the role of its bundle.",
+            ["role"],
+            buckets=_SECONDS,
+            registry=r,
+        )
+        self.bundle = Gauge(
+            "workzone_bundle",
+            "1 for the bundle of each role.",
+            ["role", "bundle", "bundle_sha256"],
+            registry=r,
+            multiprocess_mode=worst,
+        )
+        self.share = Gauge(
+            "workzone_challenger_share", "Share of the requests that it answers.", registry=r, multiprocess_mode=worst
+        )
+        self.stopped = Gauge(
+            "workzone_challenger_stopped", "1 once it was stopped.", registry=r, multiprocess_mode=worst
+        )
+        self.shadow = Counter("workzone_shadow", "Images given to the shadow, by outcome.", ["outcome"], registry=r)
+        self.shadow_queue = Gauge(
+            "workzone_shadow_queue_depth", "Images that wait for the shadow.", registry=r, multiprocess_mode=live
+        )
+        self.monitor_readable = Gauge(
+            "workzone_monitor_readable",
+            "1 while the figures of the monitor can be read.",
+            registry=r,
+            multiprocess_mode=worst,
+        )
         self.log_dropped = Counter("workzone_log_dropped", "Predictions that the log could not take.", registry=r)
 
     def state(self, state: str) -> None:
         """Set the state of the certificate."""
         for name in STATES:
             self.certificate.labels(name).set(float(name == state))
+
+    def serves(self, role: str, name: str, sha256: str, *, now: bool = True) -> None:
+        """Say that a bundle has a role, or that it has it no more."""
+        self.bundle.labels(role, name, sha256).set(float(now))
 
     def text(self) -> bytes:
         """Exposition format of this process, or of all processes of the server."""

@@ -23,10 +23,11 @@ from workzone.vision.batch import Source
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A decision and the mean embedding (D,) of the views that were seen."""
+    """A decision, the mean embedding (D,) of the views that were seen, and the hash of the picture where asked for."""
 
     decision: Decision
     embedding: NDArray[np.float32]
+    sha256: str = ""
 
 
 class _Watched(Engine):
@@ -35,7 +36,8 @@ class _Watched(Engine):
     def __init__(self, engine: Engine) -> None:
         self.inner = engine
         self.name, self.precision, self.threads = engine.name, engine.precision, engine.threads  # type: ignore[misc]
-        self.embedding_dim, self.image_size = engine.embedding_dim, engine.image_size
+        self.embedding_dim = engine.embedding_dim
+        self.image_size, self.image_width = engine.image_size, engine.image_width
         self.views_per_pass = engine.views_per_pass
         self._last = threading.local()
 

@@ -24,9 +24,11 @@ _PROBLEM = {
 _MEANINGS = {
     400: "The request is malformed",
     401: "An API key is missing or unknown",
+    404: "There is nothing of this name",
     408: "The request took too long to arrive",
     413: "Too many bytes, pixels or pictures",
     415: "The body or the picture is of a kind that is not read",
+    421: "A server without keys was asked under a name that is not local",
     422: "The request is well-formed, but cannot be answered",
     429: "The queue is full; see Retry-After",
     503: "The server is stopping, or its certificate is void",
@@ -34,6 +36,15 @@ _MEANINGS = {
 }
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/json": {"schema": _PROBLEM}}}
+    for status, text in _MEANINGS.items()
+}
+_V2_PROBLEM = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}, "code": {"type": "string"}},
+}
+V2_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {"application/json": {"schema": _V2_PROBLEM}}}
     for status, text in _MEANINGS.items()
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}

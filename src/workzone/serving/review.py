@@ -1,4 +1,4 @@
-"""The review queue: pictures the policy abstained on, what people say of them, and the manifest of that.
+"""The review queue: pictures the policy abstained on and a plain sample of all, what people say of them, the manifest.
 
 ``FOLDER/pictures`` holds the pictures by their SHA-256, ``FOLDER/review.db`` who said what and when. Labels are
 only ever appended: a change of mind is a new row, and ``undo`` is one too.
@@ -15,25 +15,34 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workzone.decisions import Decision
 from workzone.errors import DataError
 from workzone.files import write_atomic
+from workzone.registry.split import assign
 from workzone.serving.metrics import log_line
 from workzone.vision.formats import sniff
 
 LABELS = ("roadwork", "none", "skip", "undo")
 REVIEWERS = 2
 """People who look at a picture; where they disagree, further ones may."""
-HEADER = ("id", "path", "label", "source", "group", "sha256", "reviewers")
+HEADER = (
+    "id", "path", "label", "source", "group", "sha256", "reviewers",
+    "weight", "sampled", "role", "decision", "bundle_sha256",
+)  # fmt: skip
+"""Columns of the manifest; ``id`` is that of the log of predictions, ``REQUEST_ID/POSITION``."""
 _SUFFIXES: Mapping[str, str] = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 _BACKLOG = 32
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pictures (
   sha256 TEXT PRIMARY KEY, file TEXT NOT NULL, time REAL NOT NULL, request_id TEXT NOT NULL,
-  bundle_sha256 TEXT NOT NULL, probability REAL NOT NULL, reason TEXT NOT NULL);
+  bundle_sha256 TEXT NOT NULL, probability REAL NOT NULL, reason TEXT NOT NULL,
+  position INTEGER NOT NULL DEFAULT 0, decision TEXT NOT NULL DEFAULT 'abstain',
+  role TEXT NOT NULL DEFAULT 'champion', sequence TEXT NOT NULL DEFAULT '',
+  share REAL NOT NULL DEFAULT 0, sampled INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS labels (
   id INTEGER PRIMARY KEY AUTOINCREMENT, sha256 TEXT NOT NULL REFERENCES pictures (sha256),
   reviewer TEXT NOT NULL, time REAL NOT NULL,
@@ -41,6 +50,55 @@ CREATE TABLE IF NOT EXISTS labels (
 CREATE TRIGGER IF NOT EXISTS labels_stay BEFORE UPDATE ON labels BEGIN SELECT RAISE(ABORT, 'append only'); END;
 CREATE TRIGGER IF NOT EXISTS labels_remain BEFORE DELETE ON labels BEGIN SELECT RAISE(ABORT, 'append only'); END;
 """
+_LATER = {
+    "position": "INTEGER NOT NULL DEFAULT 0", "decision": "TEXT NOT NULL DEFAULT 'abstain'",
+    "role": "TEXT NOT NULL DEFAULT 'champion'", "sequence": "TEXT NOT NULL DEFAULT ''",
+    "share": "REAL NOT NULL DEFAULT 0", "sampled": "INTEGER NOT NULL DEFAULT 0",
+}  # fmt: skip
+"""Columns that a folder of an earlier version lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How a picture came to be kept.
+
+    Attributes:
+        request_id: of its request; ``position`` is its place in it.
+        bundle_sha256: of the bundle that answered, in the role ``role``.
+        sequence: what the client says belongs together; empty where it says nothing.
+        share: of all pictures that were kept at that time, whatever the answer.
+        sampled: whether this one is among those.
+    """
+
+    request_id: str
+    bundle_sha256: str
+    position: int = 0
+    role: str = "champion"
+    sequence: str = ""
+    share: float = 0.0
+
+    @property
+    def id(self) -> str:
+        """Id of the picture in the log of predictions."""
+        return f"{self.request_id}/{self.position}"
+
+    @property
+    def sampled(self) -> bool:
+        """By a hash of the id, so that neither the answer nor who gave it has a say."""
+        return assign(self.id, self.share, "review") == "challenger"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A picture on whose label people agree: ``label`` 1 or 0, and ``decision`` what was answered."""
+
+    id: str
+    label: int
+    decision: str
+    probability: float
+    role: str
+    bundle_sha256: str
+    sampled: bool
 
 
 class ReviewStore:
@@ -61,28 +119,42 @@ class ReviewStore:
             )
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.executescript(_SCHEMA)
+            self._upgrade()
         except sqlite3.Error as error:
             raise DataError(f"the review queue cannot be opened: {error}", where=str(folder)) from error
         self._lock = threading.Lock()
-        self._soon: queue.Queue[tuple[bytes, Decision, str, str]] = queue.Queue(_BACKLOG)
+        self._soon: queue.Queue[tuple[bytes, Decision, Kept]] = queue.Queue(_BACKLOG)
         self._size = sum(p.stat().st_size for p in self._pictures.iterdir() if p.is_file())
         self.full = False
         threading.Thread(target=self._keep_forever, name="workzone-review", daemon=True).start()
 
-    def keep_soon(self, content: bytes, decision: Decision, request_id: str, bundle_sha256: str) -> None:
-        """Have a thread keep a picture; when the disk is too slow, it is left out and the log says so."""
+    def _upgrade(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")  # of several processes, one adds the columns
+        there = {row[1] for row in self._db.execute("PRAGMA table_info(pictures)")}
+        for name, kind in _LATER.items():
+            if name not in there:
+                self._db.execute(f"ALTER TABLE pictures ADD COLUMN {name} {kind}")
+        self._db.execute("COMMIT")
+
+    def keep_soon(self, content: bytes, decision: Decision, kept: Kept) -> None:
+        """Have a thread keep a picture that was abstained on or falls into the sample.
+
+        When the disk is too slow, it is left out and the log says so.
+        """
+        if decision.label != "abstain" and not kept.sampled:
+            return
         try:
-            self._soon.put_nowait((content, decision, request_id, bundle_sha256))
+            self._soon.put_nowait((content, decision, kept))
         except queue.Full:
-            log_line("review", request_id=request_id, dropped="the disk is too slow")
+            log_line("review", request_id=kept.request_id, dropped="the disk is too slow")
 
     def _keep_forever(self) -> None:
         while True:
-            content, decision, request_id, bundle = self._soon.get()
+            content, decision, kept = self._soon.get()
             try:
-                self.keep(content, decision, request_id, bundle)
+                self.keep(content, decision, kept)
             except (OSError, sqlite3.Error) as error:
-                log_line("review", request_id=request_id, dropped=str(error))
+                log_line("review", request_id=kept.request_id, dropped=str(error))
             finally:
                 self._soon.task_done()
 
@@ -90,7 +162,7 @@ class ReviewStore:
         """Wait until every picture that was handed over is kept."""
         self._soon.join()
 
-    def keep(self, content: bytes, decision: Decision, request_id: str, bundle_sha256: str) -> bool:
+    def keep(self, content: bytes, decision: Decision, kept: Kept) -> bool:
         """Keep a picture once, however often it comes; False where the folder is full."""
         sha256 = hashlib.sha256(content).hexdigest()
         kind = sniff(content)[0] or "bin"
@@ -98,13 +170,21 @@ class ReviewStore:
         if not file.exists():
             self.full = self._size + len(content) > self._max
             if self.full:
-                log_line("review", request_id=request_id, dropped="the folder of pictures is full")
+                log_line("review", request_id=kept.request_id, dropped="the folder of pictures is full")
                 return False
             write_atomic(file, content)
             self._size += len(content)
-        values = (sha256, file.name, time.time(), request_id, bundle_sha256, decision.probability, decision.reason)
+        values = {
+            "sha256": sha256, "file": file.name, "time": time.time(), "request_id": kept.request_id,
+            "bundle_sha256": kept.bundle_sha256, "probability": decision.probability, "reason": decision.reason,
+            "position": kept.position, "decision": decision.label, "role": kept.role, "sequence": kept.sequence,
+            "share": kept.share, "sampled": int(kept.sampled),
+        }  # fmt: skip
+        marks = ", ".join("?" * len(values))
         with self._lock:
-            self._db.execute("INSERT OR IGNORE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            self._db.execute(
+                f"INSERT OR IGNORE INTO pictures ({', '.join(values)}) VALUES ({marks})", tuple(values.values())
+            )
         return True
 
     def label(self, sha256: str, reviewer: str, label: str) -> None:
@@ -117,6 +197,9 @@ class ReviewStore:
             raise DataError(f"{label[:40]!r} is no label", fix=f"say one of {', '.join(LABELS)}")
         if self.picture(sha256) is None:
             raise DataError("there is no such picture in the review queue", fix="reload the page")
+        if label == "undo" and reviewer not in self.opinions().get(sha256, {}):
+            fix = "undo takes back what you said yourself"
+            raise DataError(f"{reviewer} has said nothing of this picture", fix=fix)
         with self._lock:
             self._db.execute(
                 "INSERT INTO labels (sha256, reviewer, label, time) VALUES (?, ?, ?, ?)",
@@ -153,15 +236,17 @@ class ReviewStore:
             waiting.append((-len(set(names)), -len(names), row["time"], row))
         waiting.sort(key=lambda item: item[:3])
         # What others said is left out: the second opinion must not follow the first.
-        return [{**row, "disputed": -kinds > 1} for kinds, _, _, row in waiting[:most]]
+        shown = ("sha256", "time")
+        return [{**{k: row[k] for k in shown}, "disputed": -kinds > 1} for kinds, _, _, row in waiting[:most]]
 
     def progress(self, reviewer: str) -> dict[str, Any]:
         """Counts for the page, and the pictures on which reviewers disagree, with what each said."""
         opinions, rows = self.opinions(), self._rows()
+        kinds = {s: {v for v in said.values() if v != "skip"} for s, said in opinions.items()}
         disputed = {
             s: said
             for s, said in opinions.items()
-            if len({v for v in said.values() if v != "skip"}) > 1 and reviewer in said
+            if reviewer in said and len(kinds[s]) > 1 and verdict(said) is None
         }
         return {
             "pictures": len(rows),
@@ -171,32 +256,72 @@ class ReviewStore:
             "full": self.full,
         }
 
-    def export(self, *, below: Path | None = None) -> str:
-        """Manifest (CSV) of the pictures on which more people agree than not.
+    def export(self, *, below: Path | None = None, reviewers: int = 1) -> str:
+        """Manifest (CSV) of the pictures on which more people agree than not, in the order in which they came to.
+
+        ``weight`` is what ``workzone monitor --labels`` needs, because abstained pictures are kept more often than
+        others; ``sampled`` are those that were kept whatever the answer, for comparisons of bundles.
 
         Args:
+            reviewers: people at least who must have said roadwork or none.
             below: folder of the manifest; paths start there where they can, else from the folder of the review queue.
         """
         here = below is None or self.folder.absolute() == below.absolute()
         text = io.StringIO()
         out = csv.writer(text, lineterminator="\n")
         out.writerow(HEADER)
-        opinions = self.opinions()
-        for row in self._rows():
-            said = opinions.get(row["sha256"], {})
-            settled = verdict(said)
-            if settled is not None:
-                count = sum(v != "skip" for v in said.values())
-                name = row["sha256"]
-                path = f"pictures/{row['file']}" if here else str((self._pictures / row["file"]).absolute())
-                out.writerow((f"review-{name[:16]}", path, settled, "review", "", name, count))
+        found = self._settled(reviewers)
+        for row, label, count in found:
+            path = f"pictures/{row['file']}" if here else str((self._pictures / row["file"]).absolute())
+            name = f"{row['request_id']}/{row['position']}"
+            weight = f"{_weight(row):g}"
+            tail = (weight, row["sampled"], row["role"], row["decision"], row["bundle_sha256"])
+            out.writerow((name, path, label, "review", row["sequence"], row["sha256"], count, *tail))
         return text.getvalue()
 
+    def settled(self, *, reviewers: int = 1) -> list[Settled]:
+        """Pictures on which more people agree than not, in the order in which they came to."""
+        return [
+            Settled(
+                f"{row['request_id']}/{row['position']}", label, row["decision"], row["probability"], row["role"],
+                row["bundle_sha256"], bool(row["sampled"]),
+            )
+            for row, label, _ in self._settled(reviewers)
+        ]  # fmt: skip
+
+    def said(self) -> int:
+        """Number of the last label or undo; it grows with each."""
+        with self._lock:
+            return int(self._db.execute("SELECT coalesce(max(id), 0) FROM labels").fetchone()[0])
+
+    def _settled(self, reviewers: int) -> list[tuple[dict[str, Any], int, int]]:
+        opinions = self.opinions()
+        with self._lock:
+            last = dict(self._db.execute("SELECT sha256, max(id) FROM labels GROUP BY sha256").fetchall())
+        found, ids = [], set()
+        for row in sorted(self._rows(), key=lambda r: last.get(r["sha256"], 0)):
+            said = opinions.get(row["sha256"], {})
+            label, count = verdict(said), sum(v != "skip" for v in said.values())
+            place = (row["request_id"], row["position"])
+            # A client that uses an id for two pictures leaves open which of them a label of that id is about.
+            if label is not None and count >= reviewers and place not in ids:
+                ids.add(place)
+                found.append((row, label, count))
+        return found
+
     def _rows(self) -> list[dict[str, Any]]:
-        names = ("sha256", "file", "time", "probability", "reason")
+        names = (
+            "sha256", "file", "time", "probability", "reason", "request_id", "bundle_sha256", "position", "decision",
+            "role", "sequence", "share", "sampled",
+        )  # fmt: skip
         with self._lock:
             rows = self._db.execute(f"SELECT {', '.join(names)} FROM pictures ORDER BY time").fetchall()
         return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _weight(row: Mapping[str, Any]) -> float:
+    """Smallest chance of being kept at that time, divided by that of a picture with this answer."""
+    return float(row["share"]) if row["decision"] == "abstain" and row["share"] > 0 else 1.0
 
 
 def verdict(said: Mapping[str, str]) -> int | None:

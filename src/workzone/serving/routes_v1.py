@@ -11,8 +11,10 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from workzone.errors import DataError
 from workzone.serving.body import parsed_json
 from workzone.serving.openapi import ERRORS, PREDICT_BODY, PREDICT_PARAMETERS, REVIEW_BODY
+from workzone.serving.places import CHAMPION
 from workzone.serving.problems import Problem
 from workzone.serving.review import ReviewStore
+from workzone.serving.roles import Arm
 from workzone.serving.service import Service, answer_json
 
 router = APIRouter(prefix="/v1")
@@ -27,8 +29,8 @@ def service_of(request: Request) -> Service:
 
 
 def certificate_headers(service: Service) -> dict[str, str]:
-    """Header that says the state of the certificate to who never looks into the body."""
-    return {"X-Workzone-Certificate": service.model.state()}
+    """Headers about the champion, for who never looks into the body."""
+    return Arm(CHAMPION, service.model).headers()
 
 
 @router.post(
@@ -43,7 +45,7 @@ async def predict(request: Request) -> Response:
     In a batch, a picture that cannot be used has an ``error`` in its place, and the others are answered.
     """
     service = service_of(request)
-    asked, results = await service.predict_request(request)
+    asked, arm, results = await service.predict_request(request)
     views = request.query_params.get("views", "0").lower() in ("1", "true", "yes")
     first = results[0]
     if isinstance(first, Problem) and (asked.single or len(results) == 1):
@@ -53,12 +55,24 @@ async def predict(request: Request) -> Response:
         raise first
     told = [{"error": r.body()} if isinstance(r, Problem) else answer_json(r, views=views) for r in results]
     common = {
-        "certificate": service.model.certificate(),
-        "bundle": {"name": service.model.name, "sha256": service.model.sha256},
+        "certificate": arm.model.certificate(),
+        "bundle": arm.told(),
         "request_id": request.scope["workzone"].request_id,
     }
     body: dict[str, Any] = {**told[0], **common} if asked.single else {"results": told, **common}
-    return JSONResponse(body, headers=certificate_headers(service))
+    return JSONResponse(body, headers=arm.headers())
+
+
+@router.get("/rollout", summary="Who answers, and how two bundles compare")
+async def rollout(request: Request) -> Response:
+    """Bundles by role, the split, why a challenger was stopped, and what this process saw of the shadow."""
+    service = service_of(request)
+    told = service.roles.to_dict()
+    if service.shadow is not None and isinstance(told.get("shadow"), dict):
+        told["shadow"] = {**dict(told["shadow"]), **service.shadow.to_dict()}  # type: ignore[call-overload]
+    if service.judge is not None:
+        told["labels"] = service.judge.to_dict()
+    return JSONResponse(told)
 
 
 @router.get("/model", summary="What is served")
@@ -68,7 +82,7 @@ async def model(request: Request) -> Response:
     detector, s = service.model.detector, service.settings
     return JSONResponse(
         {
-            "bundle": {"name": service.model.name, "sha256": service.model.sha256},
+            "bundle": Arm(CHAMPION, service.model).told(),
             "engine": f"{detector.engine.name}-{detector.engine.precision}",
             "policy": detector.policy.name,
             "thresholds": service.model.thresholds(),
@@ -125,7 +139,10 @@ async def review_label(request: Request) -> Response:
     value = parsed_json(body)
     name = _reviewer(value.get("reviewer"))
     try:
-        await asyncio.to_thread(store.label, str(value.get("sha256", "")), name, str(value.get("label", "")))
+        sha256 = str(value.get("sha256", ""))
+        if not _SHA256.fullmatch(sha256):
+            raise DataError("this is no SHA-256 of a picture", fix="reload the page")
+        await asyncio.to_thread(store.label, sha256, name, str(value.get("label", "")))
     except DataError as error:
         raise Problem(422, "bad_label", error.what, where="body", fix=error.fix) from error
     return JSONResponse(await asyncio.to_thread(store.progress, name))

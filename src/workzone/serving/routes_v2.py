@@ -5,6 +5,7 @@ Source: Open Inference Protocol, version 2, and Triton's binary tensor data exte
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -20,13 +21,15 @@ from starlette.responses import JSONResponse, Response
 
 from workzone.serving.body import Picture, deadline_seconds, parsed_json
 from workzone.serving.model import Answer
-from workzone.serving.openapi import ERRORS, INFER_BODY
+from workzone.serving.openapi import INFER_BODY, V2_ERRORS
 from workzone.serving.problems import Problem
-from workzone.serving.routes_v1 import certificate_headers, service_of
+from workzone.serving.roles import Arm
+from workzone.serving.routes_v1 import service_of
 
 router = APIRouter(prefix="/v2")
 _HEADER = "inference-header-content-length"
 INPUT = "image"
+_DIMENSIONS = 8
 OUTPUTS = {"decision": "BYTES", "probability": "FP64", "prediction_set": "BYTES", "reason": "BYTES", "log_odds": "FP64"}
 
 
@@ -56,49 +59,56 @@ async def ready(request: Request) -> Response:
     return JSONResponse({"ready": not reasons}, 503 if reasons else 200)
 
 
-def _require_model(request: Request, name: str, wanted: str | None) -> None:
-    model = service_of(request).model
-    if name != model.name:
+def _require_model(request: Request, name: str, wanted: str | None) -> Arm:
+    """The bundle that goes by this name; without a version the champion comes first."""
+    roles = service_of(request).roles
+    found = roles.named(name, wanted)
+    if found is not None:
+        return found
+    model = roles.champion
+    if roles.named(name, None) is None:
         raise Problem(404, "no_model", f"There is no model {name[:80]!r}", fix=f"this server has {model.name!r}")
-    if wanted is not None and wanted != model.sha256[:12]:
-        raise Problem(404, "no_version", f"There is no version {wanted[:80]!r}", fix=f"take {model.sha256[:12]!r}")
+    raise Problem(404, "no_version", f"There is no version {wanted or ''!r:.80}", fix=f"take {model.sha256[:12]!r}")
 
 
-@router.get("/models/{name}", summary="A model", responses=ERRORS)
-@router.get("/models/{name}/versions/{wanted}", summary="A version of a model", responses=ERRORS)
+@router.get("/models/{name}", summary="A model", responses=V2_ERRORS)
+@router.get("/models/{name}/versions/{wanted}", summary="A version of a model", responses=V2_ERRORS)
 async def model_metadata(request: Request, name: str, wanted: str | None = None) -> Response:
     """Inputs and outputs; the version is the beginning of the SHA-256 of the bundle."""
-    _require_model(request, name, wanted)
-    model = service_of(request).model
+    arm, roles = _require_model(request, name, wanted), service_of(request).roles
+    model = arm.model
+    held = [m.sha256[:12] for m in (roles.champion, roles.challenger) if m is not None and m.name == name]
     return JSONResponse(
         {
             "name": model.name,
-            "versions": [model.sha256[:12]],
+            "versions": list(dict.fromkeys(held)),
             "platform": f"workzone_{model.detector.engine.name}",
             "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}],
             "outputs": [{"name": n, "datatype": kind, "shape": [-1]} for n, kind in OUTPUTS.items()],
             "parameters": {"bundle_sha256": model.sha256, "certificate": model.certificate()},
         },
-        headers=certificate_headers(service_of(request)),
+        headers=arm.headers(),
     )
 
 
-@router.get("/models/{name}/ready", summary="Whether a model is ready", responses=ERRORS)
-@router.get("/models/{name}/versions/{wanted}/ready", summary="Whether a version is ready", responses=ERRORS)
+@router.get("/models/{name}/ready", summary="Whether a model is ready", responses=V2_ERRORS)
+@router.get("/models/{name}/versions/{wanted}/ready", summary="Whether a version is ready", responses=V2_ERRORS)
 async def model_ready(request: Request, name: str, wanted: str | None = None) -> Response:
     """As /readyz."""
-    _require_model(request, name, wanted)
+    arm = _require_model(request, name, wanted)
     reasons = await service_of(request).not_ready()
+    if arm.model is not service_of(request).model:
+        reasons = arm.model.void
     return JSONResponse({"name": name, "ready": not reasons}, 503 if reasons else 200)
 
 
 @router.post(
-    "/models/{name}/infer", summary="Decide on pictures", responses=ERRORS, openapi_extra={"requestBody": INFER_BODY}
+    "/models/{name}/infer", summary="Decide on pictures", responses=V2_ERRORS, openapi_extra={"requestBody": INFER_BODY}
 )
 @router.post(
     "/models/{name}/versions/{wanted}/infer",
     summary="Decide on pictures",
-    responses=ERRORS,
+    responses=V2_ERRORS,
     openapi_extra={"requestBody": INFER_BODY},
 )
 async def infer(request: Request, name: str, wanted: str | None = None) -> Response:
@@ -107,15 +117,18 @@ async def infer(request: Request, name: str, wanted: str | None = None) -> Respo
     A picture that cannot be used refuses the whole request, because the protocol has no place for errors of elements.
     """
     began, service = time.monotonic(), service_of(request)
-    _require_model(request, name, wanted)
+    arm = _require_model(request, name, wanted)
     deadline = began + deadline_seconds(request.headers, service.settings.deadline_ms)
     body = await service.body_of(request)
     try:
-        header, binary = _split(body, request.headers.get(_HEADER))
-        pictures = _pictures(header, binary, service.settings.max_images)
+        header, binary = await asyncio.to_thread(_split, body, request.headers.get(_HEADER))
+        pictures = await asyncio.to_thread(_pictures, header, binary, service.settings.max_images)
         columns = _columns(header)
         wanted_outputs = _wanted(header)
-        results = await service.predict(request, pictures, columns, deadline)
+        if wanted is None and name == service.model.name:
+            arm = service.arm_of(request, _sequence(header))
+        request.scope["workzone"].role = arm.role
+        results = await service.predict(request, pictures, columns, deadline, arm)
     finally:
         service.memory.give(len(body))
     answers = []
@@ -123,14 +136,20 @@ async def infer(request: Request, name: str, wanted: str | None = None) -> Respo
         if isinstance(result, Problem):
             raise result
         answers.append(result)
-    model = service.model
+    model = arm.model
+    sentence = model.certificate()["sentence"]
     told = {
         "model_name": model.name,
         "model_version": model.sha256[:12],
         "id": str(header.get("id", request.scope["workzone"].request_id)),
-        "parameters": {"certificate": model.state(), "certificate_sentence": model.certificate()["sentence"]},
+        "parameters": {
+            "certificate": model.state(),
+            "certificate_sentence": sentence,
+            "role": arm.role,
+            "bundle_sha256": model.sha256,
+        },
     }
-    return _answered(told, answers, wanted_outputs, certificate_headers(service))
+    return _answered(told, answers, wanted_outputs, arm.headers())
 
 
 def _bad(what: str, where: str) -> Problem:
@@ -140,7 +159,7 @@ def _bad(what: str, where: str) -> Problem:
 def _split(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
     if length is None:
         return parsed_json(body), b""
-    if not length.isascii() or not length.isdigit() or int(length[:12]) > len(body):
+    if not length.isascii() or not length.isdigit() or len(length) > 12 or int(length) > len(body):
         raise _bad("The length of the JSON header is wrong", f"header {_HEADER}")
     return parsed_json(body[: int(length)]), body[int(length) :]
 
@@ -153,8 +172,10 @@ def _pictures(header: dict[str, Any], binary: bytes, most: int) -> list[Picture]
     if tensor.get("name") != INPUT or tensor.get("datatype") != "BYTES":
         raise _bad(f"The input must be {INPUT!r} of datatype BYTES", "inputs[0]")
     shape, parameters = tensor.get("shape"), tensor.get("parameters") or {}
-    if not isinstance(shape, list) or not shape or not all(type(s) is int and 0 < s <= 1 << 20 for s in shape):
+    if not isinstance(shape, list) or not all(type(s) is int and 0 < s <= 1 << 20 for s in shape[:_DIMENSIONS]):
         raise _bad("The shape must be a list of positive numbers", "inputs[0].shape")
+    if not 0 < len(shape) <= _DIMENSIONS:
+        raise _bad(f"The shape must have 1 to {_DIMENSIONS} dimensions", "inputs[0].shape")
     count = math.prod(shape)
     if count > most:
         raise Problem(413, "too_many_images", f"More than {most} pictures in one request", fix="send several requests")
@@ -207,6 +228,12 @@ def _columns(header: dict[str, Any]) -> dict[str, str]:
     return {k.removeprefix("column_"): str(v) for k, v in parameters.items() if k.startswith("column_")}
 
 
+def _sequence(header: dict[str, Any]) -> str | None:
+    """Parameter ``sequence_id``, as Triton's clients send it; 0 means none."""
+    given = (header.get("parameters") or {}).get("sequence_id")
+    return None if given in (None, 0, "") else str(given)
+
+
 def _wanted(header: dict[str, Any]) -> dict[str, bool]:
     """Names of the outputs that were asked for, and whether each goes out as binary data."""
     parameters = header.get("parameters") or {}
@@ -214,9 +241,15 @@ def _wanted(header: dict[str, Any]) -> dict[str, bool]:
     outputs = header.get("outputs")
     if not outputs:
         return dict.fromkeys(OUTPUTS, binary)
-    if not isinstance(outputs, list) or not all(isinstance(o, dict) and o.get("name") in OUTPUTS for o in outputs):
+    if not isinstance(outputs, list) or not all(_known_output(o) for o in outputs):
         raise _bad(f"The outputs are {', '.join(OUTPUTS)}", "outputs")
     return {o["name"]: (o.get("parameters") or {}).get("binary_data", binary) is True for o in outputs}
+
+
+def _known_output(output: object) -> bool:
+    if not isinstance(output, dict) or not isinstance(output.get("parameters") or {}, dict):
+        return False
+    return isinstance(output.get("name"), str) and output["name"] in OUTPUTS
 
 
 def _values(name: str, answers: Sequence[Answer]) -> list[Any]:

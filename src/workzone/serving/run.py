@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from workzone.errors import CheckFailedError, ConfigError
@@ -14,8 +16,10 @@ from workzone.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
     import uvicorn
+    from uvicorn.supervisors.multiprocess import Process
 
 _FAILED = 3
+_PATIENCE, _POLL = 60.0, 0.1
 
 
 def serve(settings: ServeSettings) -> None:
@@ -35,6 +39,8 @@ def serve(settings: ServeSettings) -> None:
 def _config(settings: ServeSettings, app: object) -> uvicorn.Config:
     import uvicorn
 
+    from workzone.serving.patience import Patient
+
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         factory=isinstance(app, str),
@@ -46,6 +52,7 @@ def _config(settings: ServeSettings, app: object) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         ws="none",
+        http=partial(Patient, seconds=settings.body_seconds),  # type: ignore[arg-type]
         lifespan="on",
         timeout_graceful_shutdown=settings.grace_seconds,
     )
@@ -55,11 +62,12 @@ def _serve_alone(settings: ServeSettings) -> None:
     import uvicorn
 
     from workzone.serving.app import create_app
-    from workzone.serving.model import Model
+    from workzone.serving.metrics import Metrics
+    from workzone.serving.roles import Roles
 
     # Opened here, so that a bad bundle is one sentence instead of a failed start-up of the server.
-    model = Model.load(settings.bundle, threads=settings.threads)
-    server = uvicorn.Server(_config(settings, create_app(settings, model=model)))
+    roles = Roles.open(settings, Metrics())
+    server = uvicorn.Server(_config(settings, create_app(settings, roles=roles)))
     # After a graceful end uvicorn raises the signal once more; it has been obeyed by then.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
@@ -72,15 +80,43 @@ def _serve_alone(settings: ServeSettings) -> None:
 
 
 def _serve_many(settings: ServeSettings) -> None:
+    from prometheus_client.multiprocess import mark_process_dead
     from uvicorn.supervisors import Multiprocess
 
     from workzone.bundle import Detector
-    from workzone.serving.metrics import MULTIPROCESS
+    from workzone.serving.metrics import MULTIPROCESS, log_line
+    from workzone.serving.places import CHALLENGER, CHAMPION, SHADOW, place_of
 
     class Supervisor(Multiprocess):
         """Remembers whether it was asked to stop."""
 
         asked = False
+
+        def keep_subprocess_alive(self) -> None:
+            before = {p.pid for p in self.processes}
+            for worker in self.processes:
+                self.hear(worker)
+            super().keep_subprocess_alive()
+            for pid in before - {p.pid for p in self.processes}:
+                # A worker that was killed could not say so itself, and its queue would be counted for ever.
+                mark_process_dead(pid)  # type: ignore[no-untyped-call]
+                log_line("worker", died=pid)
+
+        def hear(self, worker: Process) -> None:
+            """Wait until a worker answers, has died, or somebody wants us to stop.
+
+            uvicorn kills who is silent for a few seconds. A worker that still imports and opens its bundles on a busy
+            machine is, and would be killed and started anew for ever.
+            """
+            limit = time.monotonic() + _PATIENCE
+            try:
+                worker.parent_conn.send(b"ping")
+                while time.monotonic() < limit and worker.process.is_alive() and not self.signal_queue:
+                    if worker.parent_conn.poll(_POLL):
+                        worker.parent_conn.recv()
+                        return
+            except (OSError, EOFError):
+                return  # it has died; the caller sees that by itself
 
         def handle_int(self) -> None:
             self.asked = True
@@ -90,7 +126,10 @@ def _serve_many(settings: ServeSettings) -> None:
             self.asked = True
             super().handle_term()
 
-    Detector.load(settings.bundle, threads=1)  # as above
+    for role in (CHAMPION, CHALLENGER, SHADOW):  # as above
+        folder = place_of(settings, role)
+        if folder is not None:
+            Detector.load(folder, threads=1)
     settings.to_environment()
     with ExitStack() as stack:
         if not os.environ.get(MULTIPROCESS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,7 +25,16 @@ class ServeSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    bundle: Path
+    bundle: Path = Field(description="folder, or with registry a version or alias")
+    registry: str | None = Field(default=None, description="folder of a registry, as path or file:// URL")
+    challenger: str | None = Field(default=None, description="as bundle, answers a share of the requests")
+    share: float = Field(default=0.0, ge=0, le=1, description="of requests that the challenger answers")
+    salt: str = Field(default="", max_length=200, description="of the split, one for each experiment")
+    stop_event: Literal["wrong", "not_right", "missed", "false_alarm"] = "wrong"
+    stop_delta: float = Field(default=0.05, gt=0, le=0.5, description="chance of ever stopping an equal challenger")
+    shadow: str | None = Field(default=None, description="as bundle, decides on the same images and answers nobody")
+    shadow_queue: int = Field(default=16, ge=1, le=1024, description="images that may wait for the shadow")
+    shadow_seconds: float = Field(default=10.0, gt=0, description="age at which an image is dropped for the shadow")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     workers: int = Field(default=1, ge=1, le=64, description="processes")
@@ -50,6 +59,8 @@ class ServeSettings(BaseModel):
     log_max_mb: float = Field(default=256.0, gt=0, description="size of the log above which the oldest rows move out")
     log_max_days: float = Field(default=30.0, gt=0, description="age of the rows that move out")
     keep_abstained: Path | None = Field(default=None, description="folder of pictures for the review queue")
+    keep_share: float = Field(default=0.0, ge=0, le=1, description="of all pictures, kept whatever the answer")
+    monitor: Path | None = Field(default=None, description="folder of workzone monitor, whose gauges are shown too")
     keep_max_mb: float = Field(default=1024.0, gt=0, description="size of that folder at which keeping stops")
 
     @model_validator(mode="after")
@@ -58,6 +69,10 @@ class ServeSettings(BaseModel):
             raise ValueError("max_images must not exceed max_queue, or a full request could never be accepted")
         if self.max_memory < self.max_bytes:
             raise ValueError("max_memory must be at least max_bytes, or a full request could never be accepted")
+        if (self.challenger is None) != (self.share == 0):
+            raise ValueError("challenger and share belong together: name a bundle, and its share above 0")
+        if self.keep_share and self.keep_abstained is None:
+            raise ValueError("keep_share needs keep_abstained, the folder for the pictures")
         return self
 
     @property

@@ -7,6 +7,6 @@ versions; ``transforms.PROTOCOLS`` lists them.
 from __future__ import annotations
 
 from workzone.streetvision.reward import ema, rewards
-from workzone.streetvision.transforms import PROTOCOLS, Protocol, augment, draw, transform, wire
+from workzone.vision.streetvision.transforms import PROTOCOLS, Protocol, augment, draw, transform, wire
 
 __all__ = ["PROTOCOLS", "Protocol", "augment", "draw", "ema", "rewards", "transform", "wire"]

@@ -16,9 +16,9 @@ from workzone.bundle import Detector
 from workzone.bundle.slices import unknown_slices
 from workzone.decisions.remap import remap
 from workzone.errors import ConfigError
-from workzone.streetvision.geometry import SIDE
 from workzone.streetvision.reward import NO_ANSWER
 from workzone.vision import decode, needed_side
+from workzone.vision.streetvision.geometry import SIDE
 from workzone.vision.views import Cutter
 
 TIME_LIMIT = 9.0

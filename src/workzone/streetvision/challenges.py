@@ -17,17 +17,21 @@ from workzone.decisions.types import NAMES
 from workzone.errors import DataError
 from workzone.files import atomic_path, sha256_json
 from workzone.predictions import FloatArray, IntArray, StrArray
-from workzone.streetvision.transforms import LEVELS, PROTOCOLS, Protocol, draw, transform, wire
 from workzone.vision import decode
+from workzone.vision.streetvision.transforms import LEVELS, PROTOCOLS, Protocol, draw, transform, wire
 
 if TYPE_CHECKING:
     # The manifest brings polars, which the detector class does not need.
+    import polars as pl
+
     from workzone.data.manifest import Manifest
 
 SCORES = "scores.npz"
 SOURCE = "source"
 KINDS = ("source", "hour_band", "weather", "hard_negative", "domain", "evidence")
 """Columns whose values are kinds of images."""
+MASK = ("mask_x", "mask_y")
+"""Columns with the centre of the painted area of a synthetic picture, in pixels."""
 _TIMES = ("hour", "time_of_day")
 
 
@@ -42,6 +46,7 @@ class Pictures:
         groups: (N,) images of one group resemble each other.
         hashes: (N,) SHA-256 of the files.
         columns: kinds of images by column, "unknown" where missing.
+        painted: centre (x, y) of the painted area of a synthetic picture by row, in pixels; only where it is known.
     """
 
     ids: StrArray
@@ -50,6 +55,7 @@ class Pictures:
     groups: StrArray
     hashes: StrArray
     columns: Mapping[str, StrArray] = field(default_factory=dict)
+    painted: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -88,6 +94,7 @@ class Pictures:
             np.where(groups == "unknown", ids, groups),
             column("sha256"),
             kinds,
+            _painted(frame, rows),
         )
 
     def sample(self, most: int, *, seed: int) -> Pictures:
@@ -102,7 +109,29 @@ class Pictures:
             self.groups[rows],
             self.hashes[rows],
             {name: values[rows] for name, values in self.columns.items()},
+            {new: self.painted[old] for new, old in enumerate(rows.tolist()) if old in self.painted},
         )
+
+
+def _painted(frame: pl.DataFrame, rows: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Centres of painted areas out of the columns mask_x and mask_y; raises DataError where one is no number."""
+    if not set(MASK) <= set(frame.columns):
+        return {}
+    found = {}
+    for new, row in enumerate(rows):
+        pair = [frame[name][row] for name in MASK]
+        if any(value in (None, "") for value in pair):
+            continue
+        try:
+            x, y = (int(float(value)) for value in pair)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(
+                f"the centre of a painted area is no pair of numbers: {pair}",
+                where=f"row {row + 1}, columns {', '.join(MASK)}",
+                fix="give pixels, or leave both empty",
+            ) from error
+        found[new] = (x, y)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +181,8 @@ def score(
             image = decode(path)
             for level, k in cells:
                 rng = np.random.default_rng([seed, row, level, k])
-                yield wire(transform(image, draw(image.size, level, rng, protocol), protocol))
+                recipe = draw(image.size, level, rng, protocol, towards=pictures.painted.get(row))
+                yield wire(transform(image, recipe, protocol))
 
     total = len(pictures) * len(cells)
     columns = unknown_slices(detector.calibrator)
@@ -172,10 +202,11 @@ def score_key(detector: Detector, pictures: Pictures, protocol: Protocol, *, dra
             "bundle": detector.manifest.sha256,
             "files": pictures.hashes.tolist(),
             "labels": pictures.labels.tolist(),
+            "painted": {str(row): list(point) for row, point in pictures.painted.items()},
             "protocol": protocol.name,
             "draws": draws,
             "seed": seed,
-            "version": 1,
+            "version": 2,
         }
     )
 
@@ -195,7 +226,7 @@ def load_scores(pictures: Pictures, protocol: Protocol, path: Path, key: str) ->
             if str(stored["key"]) != key:
                 return None
             return Scored(pictures, protocol, stored["probability"], stored["codes"])
-    except (ValueError, KeyError, OSError, EOFError) as error:
+    except Exception as error:  # numpy, zipfile, zlib and tokenize have many classes for a damaged file
         raise DataError(f"stored scores cannot be read: {error}", where=str(path), fix="delete the file") from error
 
 

@@ -103,13 +103,16 @@ class Simulation:
         }
 
     def sentence(self) -> str:
-        """What the first rule earns, for a terminal and for those who cannot see the picture."""
-        e, n = self.earnings[0], len(self.scored.pictures)
-        r = e.reward
-        return (
-            f"Protocol {self.scored.protocol.name}: mean reward {r.value:.3f} [{r.low:.3f}, {r.high:.3f}] "
-            f"with the rule '{e.rule.words()}' ({n} images, {int(self.scored.pictures.labels.sum())} with roadwork)."
-        )
+        """What is earned at 0.5 and by the chosen rule, for a terminal and for those who cannot see the picture."""
+        n, roadwork = len(self.scored.pictures), int(self.scored.pictures.labels.sum())
+        chosen = next((e for e in self.earnings[1:] if self.choice and e.rule == self.choice.rule), None)
+        told = [self.earnings[0], *([] if chosen is None else [chosen])]
+        words = "; ".join(f"{_earned(e)} with the rule '{e.rule.words()}'" for e in told)
+        return f"Protocol {self.scored.protocol.name}: mean reward {words} ({n} images, {roadwork} with roadwork)."
+
+
+def _earned(e: Earning) -> str:
+    return f"{e.reward.value:.3f} [{e.reward.low:.3f}, {e.reward.high:.3f}]"
 
 
 def _rule(rule: Rule) -> dict[str, Any]:

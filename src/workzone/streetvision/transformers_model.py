@@ -21,9 +21,9 @@ from workzone.decisions.remap import remap
 from workzone.errors import CheckFailedError, ConfigError, MissingExtraError
 from workzone.files import read_json, sha256_file
 from workzone.predictions import FloatArray, logit
-from workzone.streetvision.geometry import letterbox
 from workzone.streetvision.publish import LABELS
 from workzone.vision import Preprocessing, decode, make_views
+from workzone.vision.streetvision.geometry import letterbox
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -154,6 +154,8 @@ def _save(backbone: Backbone, weight: FloatArray, bias: float, pre: Preprocessin
 
     spec = backbone.spec
     pools = {"avg": "avg", "max": "max", "avg_max": "catavgmax"} if spec.family == "conv" else {"cls": "token"}
+    if backbone.image_width != backbone.image_size:
+        raise NotExpressible("views that are not square have no counterpart in the image processors of timm")
     if backbone.pooling not in pools:
         raise NotExpressible(f"pooling {backbone.pooling!r} has no counterpart in timm's classifiers")
     arguments: dict[str, Any] = {"global_pool": pools[backbone.pooling]}

@@ -20,6 +20,7 @@ from workzone.errors import ConfigError, DataError, LeakageError
 from workzone.models.adapters import apply_adapter, merge, trainable_parameters
 from workzone.models.backbones import Backbone
 from workzone.models.heads import ProbeHead
+from workzone.training.datasets import data_sets
 from workzone.training.distributed import batch_share, world
 from workzone.training.images import ImageViews, Loader, make_loaders
 from workzone.training.selection import select_scores
@@ -96,12 +97,14 @@ def adapt_backbone(
     from workzone.training.trainer import best_checkpoint, last_checkpoint, make_trainer
 
     _check(train, select, config)
+    sets = data_sets(train, config)
     module = ImageModule(
         prepare(backbone, config, seed),
         _head(backbone, config, seed, train.labels.mean()),
         config,
         seed=seed,
         pos_weight=pos_weight,
+        sets=sets,
     )
     tiles = _layout(config, layout)
     views = ImageViews(train, backbone.image_size, load=load, views=tiles)
@@ -109,7 +112,7 @@ def adapt_backbone(
     _set_statistics(module.head, backbone, views)
     rank, size, _ = world()
     share = {"batch_size": batch_share(config), "rank": rank, "world": size}
-    loaders = make_loaders(views, held, seed=seed, workers=workers, **share)
+    loaders = make_loaders(views, held, seed=seed, workers=workers, draw=sets.draw, **share)
     # The weights of a sharded module cannot be put back into it from outside.
     whole = copy.deepcopy(module) if size > 1 and config.strategy == "fsdp2" else module
     trainer = make_trainer(config, folder, monitor=MONITOR, device=device, tracking=tracking, callbacks=callbacks)

@@ -1,8 +1,8 @@
-"""Adaptation of a backbone by several processes, on one machine or on many, through torch's own launcher.
+"""Adaptation of a backbone by several processes, on one machine or on many, through torch's own launcher or Ray.
 
-The phase that trains stays one process: it writes a job, starts ``torch.distributed.run`` on
-``workzone.training.worker`` and reads what rank 0 wrote. The job folder lies below the run folder, which all machines
-must see.
+The phase that trains stays one process: it writes a job, has ``workzone.training.worker`` run by the processes of
+``torch.distributed.run`` or by the workers of Ray Train, and reads what rank 0 wrote. The job folder lies below the run
+folder, which all machines must see.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from workzone.data.roles import RoleData, SelectData, TrainData
 from workzone.errors import ConfigError, WorkzoneError
 from workzone.files import read_json, write_json
 from workzone.models.backbones import Backbone
+from workzone.training.datasets import COLUMNS
 
 _SHOWN = 2000
 
@@ -62,6 +63,7 @@ def adapt_distributed(
 
     Raises:
         WorkzoneError: a process failed; its last words are in the message.
+        MissingExtraError: Ray is to launch and is not installed.
         ConfigError: the batch does not divide, or a setting of the job is refused.
     """
     from workzone.models.backbones import load_backbone, save_backbone
@@ -91,7 +93,18 @@ def adapt_distributed(
             "select": _rows(select),
         },
     )
-    command = launch_command(config, job)
+    if config.launcher == "ray":
+        from workzone.training.on_ray import run_workers
+
+        run_workers(job, total, device=device, address=config.ray_address)
+    else:
+        _run_launcher(launch_command(config, job), total)
+    adapted = load_backbone(result)
+    metrics: dict[str, Any] = read_json(result / "metrics.json")
+    return adapted, metrics
+
+
+def _run_launcher(command: list[str], total: int) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise WorkzoneError(
@@ -99,9 +112,6 @@ def adapt_distributed(
             where=" ".join(command),
             fix="run the command by hand to see all of its output",
         )
-    adapted = load_backbone(result)
-    metrics: dict[str, Any] = read_json(result / "metrics.json")
-    return adapted, metrics
 
 
 def launch_command(config: TrainConfig, job: Path) -> list[str]:
@@ -134,9 +144,11 @@ def shard(backbone: Backbone, head: nn.Module, *, mesh: Any, precision: str) -> 
     fully_shard(head, mesh=mesh, mp_policy=policy)
 
 
-def _rows(data: RoleData) -> dict[str, list[Any]]:
+def _rows(data: RoleData) -> dict[str, Any]:
     if data.paths is None:
         raise ValueError("images need paths")
     parts = {"ids": data.ids, "labels": data.labels, "groups": data.groups}
+    columns = {k: data.columns[k].tolist() for k in COLUMNS if k in data.columns}
     # Absolute, as the processes of another machine start elsewhere.
-    return {k: v.tolist() for k, v in parts.items()} | {"paths": [str(Path(p).resolve()) for p in data.paths.tolist()]}
+    paths = [str(Path(p).resolve()) for p in data.paths.tolist()]
+    return {k: v.tolist() for k, v in parts.items()} | {"paths": paths, "columns": columns}

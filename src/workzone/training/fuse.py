@@ -27,8 +27,10 @@ from workzone.training.loop import (
     evaluate,
     gain,
     image_difficulty,
+    prior_shift,
     train_head,
 )
+from workzone.training.sampling import class_weights
 
 Progress = Callable[[int, int], None]
 
@@ -111,6 +113,9 @@ def fit_aggregator(
         curriculum=config.curriculum,
         adapt_every=config.mixture_every if config.mixture == "adaptive" else 0,
         dann=config.dann,
+        stages=config.stages,
+        exit_loss=config.exit_loss,
+        exit_weight=config.exit_weight,
     )
     if config.backend == "flex" and config.aggregator == "view_attention" and torch.device(device).type != "cuda":
         raise ConfigError(
@@ -180,7 +185,11 @@ def fit_members(
         if progress is not None:
             progress(done + 1, members)
     head = Ensemble(models).eval()
-    return HeadFit(head, evaluate(models, held), tuple(fits))
+    weighed = data
+    if settings.class_balance == "weights":  # which each training does for itself
+        own = class_weights(data.labels)
+        weighed = replace(data, weights=own if data.weights is None else own * data.weights)
+    return HeadFit(head, evaluate(models, held, shift=prior_shift(weighed, settings)), tuple(fits))
 
 
 def balanced_pos_weight(labels: NDArray[np.int64]) -> float:

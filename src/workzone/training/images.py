@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from workzone.data.roles import RoleData
 from workzone.errors import DataError, ImageError
+from workzone.training.weighted import WeightedSampler
 from workzone.vision import Preprocessing, ViewSpec, open_views
 
 Loader = Callable[[str], np.ndarray[Any, np.dtype[np.uint8]]]
@@ -116,8 +117,14 @@ def make_loaders(
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
+    draw: Tensor | None = None,
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    """Loaders of both roles: the training one in seeded order and shared among processes, the other one whole."""
-    order = SeededOrder(len(train), seed, rank=rank, world=world)  # type: ignore[arg-type]
+    """Loaders of both roles: the training one in seeded order and shared among processes, the other one whole.
+
+    With rates ``draw`` (N,) an epoch is as long as without, and images are drawn by weight.
+    """
+    order: Sampler[int] = SeededOrder(len(train), seed, rank=rank, world=world)  # type: ignore[arg-type]
+    if draw is not None:
+        order = WeightedSampler(draw, rank=rank, world=world, seed=seed)
     shared: dict[str, Any] = {"batch_size": batch_size, "num_workers": workers, "persistent_workers": workers > 0}
     return DataLoader(train, sampler=order, **shared), DataLoader(select, shuffle=False, **shared)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from workzone.errors import DataError
 from workzone.models.aggregators import Aggregator
 from workzone.models.standardise import Standardise
+from workzone.training.exits import make_exits
 from workzone.training.features import Features
 from workzone.training.losses import Loss, Need, create_loss, require
 from workzone.training.losses.hidden import score_layer
@@ -54,6 +56,9 @@ class LoopSettings:
         curriculum: share of the epochs that go from easy images to all.
         adapt_every: epochs after which the shares of data sets follow their losses, 0 for never.
         dann: weight of the domain-adversarial term, 0 for none.
+        stages: views seen by each early stage of a cascade, empty for the whole picture alone.
+        exit_loss: text of the loss of the early stages' own scores, None for none.
+        exit_weight: its weight.
         where: section of the configuration, for messages.
     """
 
@@ -77,6 +82,9 @@ class LoopSettings:
     curriculum: float = 0.0
     adapt_every: int = 0
     dann: float = 0.0
+    stages: tuple[int, ...] = ()
+    exit_loss: str | None = None
+    exit_weight: float = 1.0
     where: str = "fuse"
 
 
@@ -146,7 +154,9 @@ def train_head(
     if settings.class_balance == "weights":
         weights = class_weights(train.labels)
         train = replace(train, weights=weights if train.weights is None else weights * train.weights)
+    shift = prior_shift(train, settings)
     loss = head_loss(model, train, settings)
+    exits = make_exits(settings, train.mask.shape[1], loss)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         adversary = make_adversary(model, train, settings)
@@ -185,7 +195,9 @@ def train_head(
 
                 def closure(rows: Tensor = rows, epoch: int = epoch, data: TensorFeatures = train) -> Tensor:
                     mask = hide_views(data.mask[rows], settings.view_dropout)
-                    value = bag_loss(model, data, rows, mask, settings, loss=loss, epoch=epoch, adversary=adversary)
+                    value = bag_loss(
+                        model, data, rows, mask, settings, loss=loss, epoch=epoch, adversary=adversary, exits=exits
+                    )
                     optimizer.zero_grad(set_to_none=True)
                     backward(value, create_graph=method.wants_graph(optimizer))
                     if settings.clip:
@@ -195,10 +207,11 @@ def train_head(
                 total += float(optimizer.step(closure)) * len(rows)  # type: ignore[arg-type]
                 schedule.step()
             method.set_mode(optimizer, training=False)
-            scores = evaluate([model], select)
+            scores = evaluate([model], select, shift=shift)
             fit.history.append({"epoch": float(epoch), "train_loss": total / len(order)} | scores)
             if shares is not None and (epoch + 1) % settings.adapt_every == 0:
                 train, shares = adapt(train, shares, score([model], train))
+                shift = prior_shift(train, settings)
             if shares is not None:
                 fit.history[-1] |= {f"share_{k}": float(s) for k, s in enumerate(shares)}
             if on_epoch is not None:
@@ -281,6 +294,29 @@ def score(models: Sequence[Aggregator], data: TensorFeatures, *, batch_size: int
     return torch.cat(parts)
 
 
-def evaluate(models: Sequence[Aggregator], data: TensorFeatures) -> Row:
-    """Selection figures of the mean of ``models`` on ``data``."""
-    return select_scores(score(models, data).cpu().numpy(), data.labels.cpu().numpy().astype("int64"))
+def prior_shift(train: TensorFeatures, settings: LoopSettings) -> float:
+    """How far drawing and weights move the log-odds of the share of roadwork that scores stand for; 0 without them.
+
+    Selection images are neither drawn nor weighed. Without the shift taken out of the scores, their NLL would call the
+    first epoch the best, since it knows least of the prior that the training teaches.
+    """
+    rate = torch.ones(len(train.labels), dtype=torch.float64)
+    if train.draw is not None:
+        rate *= train.draw.cpu().double()
+    elif settings.class_balance == "sampler":
+        rate *= class_weights(train.labels).cpu().double()
+    if train.weights is not None:
+        rate *= train.weights.cpu().double()
+    positive = (train.labels > 0.5).cpu()
+    sums = [float(rate[part].sum()) for part in (positive, ~positive)]
+    counts = [int(part.sum()) for part in (positive, ~positive)]
+    if min(sums) <= 0 or min(counts) == 0:
+        return 0.0
+    weight = 1.0 if settings.pos_weight is None else settings.pos_weight
+    return math.log(weight * sums[0] / sums[1]) - math.log(counts[0] / counts[1])
+
+
+def evaluate(models: Sequence[Aggregator], data: TensorFeatures, *, shift: float = 0.0) -> Row:
+    """Selection figures of the mean of ``models`` on ``data``, their scores less ``shift``."""
+    scores = score(models, data) - shift
+    return select_scores(scores.cpu().numpy(), data.labels.cpu().numpy().astype("int64"))

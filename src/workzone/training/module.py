@@ -17,6 +17,7 @@ from workzone.models.backbones.base import to_unit
 from workzone.models.heads import ProbeHead
 from workzone.training.augmentation import augment
 from workzone.training.augmentation.mixing import MIXED, any_side, draw_side, mix, rescale
+from workzone.training.datasets import DataSets, rows_by_augmentation
 from workzone.training.distributed import shard
 from workzone.training.losses import LossInput, create_loss, require
 from workzone.training.optimisers import backward, check_training, find_method, make_optimizer, make_schedule
@@ -40,6 +41,7 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
         config: learning rates, augmentation, schedule.
         seed: seed of augmentation and dropout.
         pos_weight: weight of a roadwork image in the loss.
+        sets: weights, data sets and their augmentation, by the row of an image.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
         *,
         seed: int = 0,
         pos_weight: float | None = None,
+        sets: DataSets | None = None,
     ) -> None:
         super().__init__()
+        self.sets = sets or DataSets()
         self.backbone = backbone
         self.head = head
         self.config = config
@@ -93,22 +97,27 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        pixels, labels, _ = batch
+        pixels, labels, rows = batch
+        weights = None if self.sets.weights is None else self.sets.weights[rows.cpu()].to(labels)
+        own_sets = None if self.sets.sets is None else self.sets.sets[rows.cpu()]
         generator = torch.Generator().manual_seed(self._draw_seed(batch_idx) + 1)
         if pixels.ndim == 5:
             pixels = draw_views(pixels, self.config.views, generator)
-        images = augment(to_unit(pixels.flatten(0, -4)), self.config.augment, generator)
+        images = self._augment(to_unit(pixels.flatten(0, -4)), own_sets, generator)
         images = images.reshape(*pixels.shape[:-3], *images.shape[1:])
         if self.current_epoch < MIXED * self.config.epochs:
             chosen = {"mixup": self.config.mixup, "cutmix": self.config.cutmix}
-            images, labels = mix(images, labels, generator, **chosen, any_pair=self.config.cutmix_pairs == "any")
+            across = own_sets if self.sets.across else None
+            any_pair = self.config.cutmix_pairs == "any"
+            images, labels = mix(images, labels, generator, **chosen, any_pair=any_pair, sets=across)
         own = self.backbone.image_size
         side = draw_side(own, self.backbone.patch, generator) if self.config.multiscale else own
         # The fused kernels of attention have no second derivative.
         math = sdpa_kernel(SDPBackend.MATH) if self._wants_graph() else nullcontext()
         with math, any_side(self.backbone, side, own):
             scores, embeddings = self._score(_rescale(images, side))
-        loss: Tensor = self.loss(LossInput(scores.float(), labels, embeddings.float(), epoch=self.current_epoch))
+        known = LossInput(scores.float(), labels, embeddings.float(), weights=weights, epoch=self.current_epoch)
+        loss: Tensor = self.loss(known)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
         position = self.current_epoch * 1_000_000 + batch_idx
         # A method of two passes comes here twice; the first loss is that of the weights themselves.
@@ -116,6 +125,16 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
             shared = self.trainer.strategy.reduce(loss.detach(), reduce_op="mean")
             self.trace.append((position, float(cast(Tensor, shared))))
         return loss
+
+    def _augment(self, images: Tensor, sets: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Changed copies of images (N, 3, S, S), of which each data set takes its own augmentation where it has one."""
+        if sets is None or not self.sets.augment:
+            return augment(images, self.config.augment, generator)
+        out = images.clone()
+        for name, rows in rows_by_augmentation(sets.repeat_interleave(len(images) // len(sets)), self.sets.augment):
+            own = rows.to(images.device)
+            out[own] = augment(images[own], name, generator)
+        return out
 
     def _score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Log-odds (B,) and embeddings (B, D) of images (B, 3, S, S), or of their views (B, V, 3, S, S)."""
@@ -183,6 +202,7 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
             name=self.method.name,
             total=total,
             warmup=self.config.warmup,
+            fused=not self.config.clip or "mixed" not in str(self.trainer.precision),
         )
         schedule = make_schedule(
             optimizer,

@@ -15,6 +15,7 @@ from workzone.training.losses.cross_entropy import CrossEntropy
 from workzone.training.losses.hidden import Hidden
 
 if TYPE_CHECKING:
+    from workzone.training.exits import Exits
     from workzone.training.loop import LoopSettings, TensorFeatures
     from workzone.training.mixture import Adversary
 
@@ -29,6 +30,7 @@ def bag_loss(
     loss: Loss | None = None,
     epoch: int = 0,
     adversary: Adversary | None = None,
+    exits: Exits | None = None,
 ) -> Tensor:
     """Loss of the images ``rows``, plus the cross-entropy of the views that carry a label.
 
@@ -37,6 +39,7 @@ def bag_loss(
         loss: loss of the images, None for cross-entropy.
         epoch: epochs done before.
         adversary: term that hides the data set from the hidden units, None for none.
+        exits: early stages of a cascade, None for the whole picture alone and no loss of its own.
     """
     embeddings, boxes, labels = data.embeddings[rows], data.boxes[rows], data.labels[rows]
     weights = None if data.weights is None else data.weights[rows]
@@ -51,17 +54,20 @@ def bag_loss(
     watched = Hidden(model) if "embeddings" in loss.needs or adversary is not None else None
     with watched or nullcontext():
         log_odds, views, shares = model.combine(embeddings, boxes, mask)
+    early = [views[:, 0]] if exits is None else exits.log_odds(model, embeddings, boxes, mask)
     batch = LossInput(
         log_odds,
         labels,
         embeddings=None if watched is None or "embeddings" not in loss.needs else watched.pooled(shares),
         weights=weights,
         groups=None if data.groups is None else data.groups[rows],
-        # The cheap stage of a cascade sees the whole image once, the other all views.
-        stage_logits=torch.stack([views[:, 0], log_odds], dim=1) if views.shape[1] > 1 else None,
+        # The cheap stages of a cascade see the whole image and a few tiles, the last one all views.
+        stage_logits=torch.stack([*early, log_odds], dim=1) if views.shape[1] > 1 else None,
         epoch=epoch,
     )
     value: Tensor = loss(batch)
+    if exits is not None:
+        value = value + exits.value(early, batch)
     if adversary is not None and watched is not None:
         value = value + adversary(watched.pooled(shares), rows, epoch / settings.epochs)
     if data.instances is None or not settings.instance_weight:

@@ -41,9 +41,11 @@ def main(job: Path) -> None:
         write_json(job / "result" / "metrics.json", adapted.metrics)
 
 
-def _role(kind: type[R], told: dict[str, list[Any]]) -> R:
+def _role(kind: type[R], told: dict[str, Any]) -> R:
     ids, groups, paths = (np.array(told[k], dtype=np.str_) for k in ("ids", "groups", "paths"))
-    return kind(ids=ids, labels=np.array(told["labels"], dtype=np.int64), groups=groups, paths=paths)
+    columns = {name: np.array(values) for name, values in told["columns"].items()}
+    labels = np.array(told["labels"], dtype=np.int64)
+    return kind(ids=ids, labels=labels, groups=groups, paths=paths, columns=columns)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from workzone.cluster import Launcher
 from workzone.config import RunConfig
 from workzone.data.manifest import Manifest
 from workzone.data.splits import Splits
@@ -27,6 +27,8 @@ from workzone.tuning.cell import ONE_VIEW, Cell, cell_config, run_cell
 from workzone.tuning.folds import make_folds
 from workzone.tuning.grid import BASELINE
 from workzone.tuning.judge import Images, check_metric, judge
+from workzone.tuning.pool import neighbours, open_pool
+from workzone.tuning.shared import first_folder
 
 METRICS = ("macro_auroc", "auroc", "average_precision", "nll", "mcc")
 ONE_VIEW_ROW = "one view"
@@ -45,6 +47,8 @@ class Plan:
         resamples: draws of whole groups.
         fewest: images of each class that a source needs to count in a macro figure.
         workers: cells trained at the same time, each in a process and on one thread where more than 1.
+        launcher: processes of this machine, or tasks of a Ray cluster that sees the same folders.
+        address: of the cluster; None for ``RAY_ADDRESS`` or one of this machine.
     """
 
     folds: int = 5
@@ -55,6 +59,8 @@ class Plan:
     resamples: int = 2000
     fewest: int = 5
     workers: int = 1
+    launcher: Launcher = "local"
+    address: str | None = None
 
 
 def run_ablation(
@@ -74,6 +80,10 @@ def run_ablation(
     check_metric(plan.metric)
     if min(plan.splits, plan.seeds, plan.workers) < 1 or plan.resamples < 100:
         raise ConfigError("splits, seeds and workers must be at least 1, resamples at least 100")
+    from workzone.training.check import check_settings
+
+    for config in configs.values():
+        check_settings(config)
     show = progress or Progress()
     base = configs[BASELINE]
     home = Artifacts(out / "base")
@@ -81,7 +91,7 @@ def run_ablation(
     cells = _cells(configs, out, plan, home)
     scores: dict[Cell, tuple[Predictions, float]] = {}
     with show.bar(f"training {len(cells)} cells of {len(configs)} variants") as advance:
-        for cell, found in _run_all(cells, plan.workers):
+        for cell, found in _run_all(cells, plan):
             scores[cell] = found
             advance(len(scores), len(cells))
     result = summarise(scores, plan, list(configs), base.seed)
@@ -105,28 +115,36 @@ def _cells(configs: Mapping[str, RunConfig], out: Path, plan: Plan, home: Artifa
                 for name, config in configs.items():
                     key = (dealing, fold, seed, plan.folds, plan.select)
                     number = base.seed + 1000 * dealing + seed
-                    own = cell_config(config, out, *key, seed=number, workers=plan.workers)
+                    at_once = neighbours(plan.launcher, plan.workers)
+                    own = cell_config(config, out, *key, seed=number, workers=at_once)
                     cells.append(Cell(name, own, home.manifest, path, dealing * plan.seeds + seed, fold))
     return cells
 
 
-def _run_all(cells: Sequence[Cell], workers: int) -> Any:
-    if workers == 1:
+def _run_all(cells: Sequence[Cell], plan: Plan) -> Any:
+    if plan.workers == 1 and plan.launcher == "local":
         for cell in cells:
             yield cell, run_cell(cell)
         return
     # The first cell fills the feature cache, so that not every process embeds the images of the baseline.
     yield cells[0], run_cell(cells[0])
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        waiting = {pool.submit(run_cell, cell): cell for cell in cells[1:]}
+    with open_pool(plan.launcher, plan.workers, address=plan.address) as pool:
+        waiting = {pool.submit(run_cell, cell): cell for cell in _shared_first(cells[1:])}
         for done in as_completed(waiting):
             yield waiting[done], done.result()
 
 
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+def _shared_first(cells: Sequence[Cell]) -> list[Cell]:
+    """``cells`` with one of each shared pretraining or adaptation in front, so that processes seldom wait for it."""
+    seen: set[Path] = set()
+    first: list[Cell] = []
+    rest: list[Cell] = []
+    for cell in cells:
+        home = first_folder(cell.config, cell.splits)
+        (rest if home is None or home in seen else first).append(cell)
+        if home is not None:
+            seen.add(home)
+    return [*first, *rest]
 
 
 def summarise(

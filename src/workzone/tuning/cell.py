@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from workzone.config import RunConfig
+from workzone.data.manifest import Manifest
 from workzone.data.roles import CalibData
-from workzone.files import read_json, sha256_json, write_atomic
+from workzone.files import sha256_json, write_atomic
 from workzone.pipeline.artifacts import Artifacts
 from workzone.pipeline.engine import run_pipeline
 from workzone.pipeline.phase import Context, PhaseSpec, Progress
-from workzone.pipeline.phases import fuse, train
+from workzone.pipeline.phases import fuse
 from workzone.pipeline.phases.embedding import embed_role
 from workzone.pipeline.phases.train import to_features
 from workzone.predictions import Predictions
+from workzone.tuning.shared import first_phases, seconds_of, settings_of
 
 ONE_VIEW = "one_view_log_odds"
-FREE = ("model", "train", "fuse", "views")
-"""Sections in which trainings of one ablation or sweep may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +38,7 @@ def cell_config(config: RunConfig, out: Path, *key: object, seed: int, workers: 
 
     Where several ``workers`` train at once, each takes one thread.
     """
-    own = config.model_dump(mode="json", include=set(FREE))
-    changed: dict[str, object] = {"out": out / "cells" / sha256_json([own, *key])[:16], "seed": seed}
+    changed: dict[str, object] = {"out": out / "cells" / sha256_json([settings_of(config), *key])[:16], "seed": seed}
     if workers > 1:
         changed["compute"] = config.compute.model_copy(update={"threads": 1, "workers": 1})
     return config.model_copy(update=changed)
@@ -49,25 +47,34 @@ def cell_config(config: RunConfig, out: Path, *key: object, seed: int, workers: 
 def run_cell(cell: Cell, progress: Progress | None = None) -> tuple[Predictions, float]:
     """Train (or find trained) and score the held-out fold; returns the scores and the seconds of training.
 
-    The column ``one_view_log_odds`` holds the scores of the head that looks once.
+    The seconds are those of pretraining, search, adaptation and heads, whichever cell they were done for first. The
+    column ``one_view_log_odds`` holds the scores of the head that looks once.
     """
-    phases = (fold_phase(cell), train.SPEC, fuse.SPEC, _SCORE)
-    run_pipeline(cell.config, phases, progress=progress)
-    artifacts = Artifacts(cell.config.out)
-    return Predictions.load(artifacts.held_out), seconds_of(artifacts, ("train", "fuse"))
+    seconds = train_cell(cell, _SCORE, progress=progress)
+    return Predictions.load(Artifacts(cell.config.out).held_out), seconds
 
 
-def seconds_of(artifacts: Artifacts, phases: Sequence[str]) -> float:
-    """Wall seconds that ``phases`` took when they were run."""
-    done = read_json(artifacts.record)["phases"]
-    return float(sum(done[name]["seconds"] for name in phases))
+def train_cell(cell: Cell, *more: PhaseSpec, progress: Progress | None = None) -> float:
+    """Run the wanted phases up to fuse, then ``more``; returns the seconds of training.
+
+    Pretraining, augmentation search and adaptation are done once for all cells that agree in them, see
+    ``workzone.tuning.shared``.
+    """
+    first, before = first_phases(cell.config, fold_phase(cell), cell.splits, progress)
+    run_pipeline(cell.config, (*first, fuse.SPEC, *more), progress=progress)
+    return before + seconds_of(Artifacts(cell.config.out), ("train", "fuse"))
 
 
 def fold_phase(cell: Cell) -> PhaseSpec:
     """Phase in place of prepare: the manifest of the base run, and the roles of the cell."""
 
     def run(context: Context) -> None:
-        write_atomic(context.artifacts.manifest, cell.manifest.read_bytes())
+        manifest = Manifest.load(cell.manifest)
+        # Drawn scenes lie beside the manifest of the base run and are named from there.
+        if all(Path(path).is_absolute() for path in manifest.frame["path"].to_list()):
+            write_atomic(context.artifacts.manifest, cell.manifest.read_bytes())
+        else:
+            manifest.save(context.artifacts.manifest)
         write_atomic(context.artifacts.splits, cell.splits.read_bytes())
 
     return PhaseSpec(

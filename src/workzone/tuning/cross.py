@@ -27,10 +27,16 @@ from workzone.pipeline.phases import prepare
 from workzone.predictions import Predictions, sigmoid
 from workzone.tuning.cell import Cell, run_cell
 from workzone.tuning.folds import HELD_OUT
+from workzone.tuning.shared import settings_of
 
 ALL_OTHERS = "all others"
 _OPEN = (Role.TRAIN, Role.VAL_SELECT)
 METRIC = "auroc"
+_TESTED = 3
+"""Images of each class that a figure needs."""
+_GROUPS = 2
+"""Groups that an interval needs: of one group there is nothing to draw."""
+_DARK = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class CrossPlan:
 
     Attributes:
         by: column that names the data set.
-        fewest: images of each class that a set needs to be trained on or to get a figure.
+        fewest: images of each class that a set needs to be trained on; 3 of each are enough to be tested on.
         select: share of the training images that stop the training early.
         held: share of a set that is kept from its own training, for the diagonal.
         resamples: draws of whole groups.
@@ -88,18 +94,19 @@ def run_cross(config: RunConfig, out: Path, plan: CrossPlan, *, progress: Progre
             fix="give more data, or lower --fewest",
         )
     jobs = [(name, _one(pool, name, plan, config.seed)) for name in names]
-    jobs += [(f"not {name}", _others(pool, name, plan, config.seed)) for name in names]
+    tested = [str(s) for s in np.unique(pool.sets) if pool.counts(str(s)).min() >= min(plan.fewest, _TESTED)]
+    jobs += [(f"not {name}", _others(pool, name, plan, config.seed)) for name in tested]
     rows = []
     with show.bar(f"training {len(jobs)} models on {len(names)} data sets") as advance:
         for done, (trained, roles) in enumerate(jobs, 1):
-            own = config.model_dump(mode="json", include={"seed", "model", "train", "fuse", "views"})
+            own = settings_of(config) | {"seed": config.seed}
             key = sha256_json([roles.fingerprint, own])[:16]
             path = roles.save(out / "roles" / f"{key}.json")
             cell = Cell(trained, config.model_copy(update={"out": out / "cells" / key}), home.manifest, path, 0, 0)
             predictions, seconds = run_cell(cell)
             rows += _figures(trained, predictions, roles, plan, config.seed, seconds)
             advance(done, len(jobs))
-    result = {"metric": METRIC, "by": plan.by, "sets": names, "rows": rows}
+    result = {"metric": METRIC, "by": plan.by, "sets": names, "tested": tested, "rows": rows}
     write_json(out / "cross.json", result)
     write_atomic(out / "cross.csv", _csv(rows))
     write_atomic(out / "cross.png", heat_map(result).render()[0])
@@ -161,18 +168,21 @@ def _figures(
     for tested in np.unique(sets):
         left_out = trained.startswith("not ") and trained != f"not {tested}"
         own = sets == tested
-        if left_out or np.bincount(labels[own], minlength=2).min() < min(plan.fewest, 3):
+        if left_out or np.bincount(labels[own], minlength=2).min() < min(plan.fewest, _TESTED):
             continue
+        units = len(np.unique(groups[own]))
         interval = bootstrap(
             [METRIC], labels[own], sigmoid(predictions.log_odds[own]), groups=groups[own], n_resamples=plan.resamples,
             seed=seed,
         )[METRIC]  # fmt: skip
         ends = [float(v) if np.isfinite(v) else None for v in (interval.value, interval.low, interval.high)]
+        if units < _GROUPS:
+            ends[1:] = [None, None]
         out.append(
             {
                 "trained": ALL_OTHERS if trained.startswith("not ") else trained, "tested": str(tested),
                 "value": ends[0], "low": ends[1], "high": ends[2], "n": int(own.sum()),
-                "n_positive": int(labels[own].sum()), "n_groups": len(np.unique(groups[own])),
+                "n_positive": int(labels[own].sum()), "n_groups": units,
                 "n_train": len(roles.ids(Role.TRAIN)), "seconds": seconds,
             }
         )  # fmt: skip
@@ -188,13 +198,21 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def heat_map(result: Mapping[str, Any]) -> Plot:
-    """Trained on (rows) against tested on (columns); a cell without both classes is empty."""
+    """Trained on (rows) against tested on (columns), with intervals; a cell without both classes is empty."""
     trained = [*result["sets"], ALL_OTHERS]
     tested = sorted({row["tested"] for row in result["rows"]}, key=lambda t: (t not in result["sets"], t))
     values = np.full((len(trained), len(tested)), np.nan)
+    told: dict[tuple[int, int], str] = {}
+    counts: dict[str, tuple[int, int]] = {}
     for row in result["rows"]:
+        i, j = trained.index(row["trained"]), tested.index(row["tested"])
         if row["value"] is not None:
-            values[trained.index(row["trained"]), tested.index(row["tested"])] = row["value"]
+            values[i, j] = row["value"]
+            between = "1 group" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}"
+            told[i, j] = f"{row['value']:.2f}\n{between}"
+        # A set is tested in part where it is also trained on; the whole of it is named below the picture.
+        if row["n"] >= counts.get(row["tested"], (0, 0))[1]:
+            counts[row["tested"]] = row["n_positive"], row["n"]
 
     def draw(figure: Any, colours: Palette) -> None:
         from matplotlib.colors import LinearSegmentedColormap
@@ -202,12 +220,25 @@ def heat_map(result: Mapping[str, Any]) -> Plot:
         axes = figure.subplots()
         shades = LinearSegmentedColormap.from_list("auroc", [colours.grid, colours.clear])
         axes.imshow(values, cmap=shades, vmin=0.5, vmax=1.0, aspect="auto")
-        axes.set_xticks(range(len(tested)), tested, rotation=30, ha="right")
+        names = [f"{t}\n{counts[t][0]} of {counts[t][1]}" for t in tested]
+        axes.set_xticks(range(len(tested)), names)
         axes.set_yticks(range(len(trained)), trained)
-        axes.set(xlabel="tested on", ylabel="trained on")
+        axes.set(xlabel="tested on (roadwork of images)", ylabel="trained on")
         axes.grid(visible=False)
-        for i, j in np.argwhere(np.isfinite(values)).tolist():
-            axes.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", color=colours.ink)
+        for (i, j), text in told.items():
+            ink = "white" if values[i, j] > _DARK else colours.ink
+            axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=8)
+        for i in range(len(result["sets"])):
+            if result["sets"][i] in tested:
+                j = tested.index(result["sets"][i])
+                axes.add_patch(_frame(i, j, colours.ink))
 
-    size = (2.2 + 0.75 * len(tested), 1.4 + 0.42 * len(trained))
+    size = (1.9 + 1.0 * len(tested), 1.6 + 0.55 * len(trained))
     return Plot("cross", draw, size, f"AUROC of models trained on one {result['by']} and tested on another")
+
+
+def _frame(i: int, j: int, colour: Any) -> Any:
+    """Frame of a cell whose data set was trained on in part."""
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, fill=False, edgecolor=colour, linewidth=0.8, linestyle=":")

@@ -18,6 +18,8 @@ _OPEN = (Role.TRAIN, Role.VAL_SELECT)
 def make_folds(manifest: Manifest, splits: Splits, *, folds: int, select: float, seed: int) -> list[Splits]:
     """One split per fold: the fold held out, of the rest a share ``select`` for early stopping, the remainder to train.
 
+    Images of role train without a label stay there in every fold that holds out nothing of their unit.
+
     Args:
         manifest: images of the run.
         splits: roles of the run; only its ``train`` and ``val_select`` images are dealt.
@@ -43,6 +45,7 @@ def make_folds(manifest: Manifest, splits: Splits, *, folds: int, select: float,
     np.add.at(strata, (unit_of, np.array([names.index(s) for s in sources]), labels), 1)
     everything = np.arange(len(units))
     fold_of = _deal(strata, everything, np.full(folds, 1 / folds), seed)
+    blank = _unlabelled(manifest, splits)
     made = []
     for fold in range(folds):
         rest = everything[fold_of != fold]
@@ -51,11 +54,21 @@ def make_folds(manifest: Manifest, splits: Splits, *, folds: int, select: float,
         role_of = np.where(fold_of == fold, 2, np.where(stop, 1, 0))
         roles = (Role.TRAIN, Role.VAL_SELECT, HELD_OUT)
         assignment = {i: roles[int(role_of[u])] for i, u in zip(ids, unit_of.tolist(), strict=True)}
-        content = {i: splits.content[i] for i in ids if i in splits.content}
-        made.append(
-            Splits(assignment, content, {i: str(units[u]) for i, u in zip(ids, unit_of, strict=True)}, seed=seed)
-        )
+        # A picture without a label may teach, unless it shares its place or drive with images that judge.
+        judging = {str(u) for u in units[role_of != 0]}
+        assignment |= {i: Role.TRAIN for i, unit in blank.items() if unit not in judging}
+        content = {i: splits.content[i] for i in assignment if i in splits.content}
+        named = {i: str(units[u]) for i, u in zip(ids, unit_of.tolist(), strict=True)}
+        made.append(Splits(assignment, content, named | {i: blank[i] for i in blank if i in assignment}, seed=seed))
     return made
+
+
+def _unlabelled(manifest: Manifest, splits: Splits) -> dict[str, str]:
+    """Unit of each image of role train that has no label."""
+    frame = manifest.frame.filter(
+        manifest.frame["id"].is_in(splits.ids(Role.TRAIN)) & manifest.frame["label"].is_null()
+    )
+    return {i: splits.units.get(i, i) for i in frame["id"].to_list()}
 
 
 def _deal(strata: np.ndarray, units: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:

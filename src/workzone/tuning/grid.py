@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from workzone.config import RunConfig
 from workzone.config.load import load_config
 from workzone.errors import ConfigError
-from workzone.tuning.cell import FREE
+from workzone.tuning.shared import FREE
 
 BASELINE = "baseline"
 MOST = 512
@@ -52,13 +52,19 @@ def _axis(word: str) -> tuple[str, list[str]]:
     return key.strip(), split
 
 
+def over(base: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Words of ``base`` and ``words``, which win where both name a key."""
+    given = {word.partition("=")[0] for word in words}
+    return [*(word for word in base if word.partition("=")[0] not in given), *words]
+
+
 def resolve(base: Sequence[str], found: Mapping[str, Sequence[str]]) -> dict[str, RunConfig]:
-    """Configuration of each variant.
+    """Configuration of each variant; its words win over those of ``base``.
 
     Raises:
         ConfigError: a wrong key or value, or a variant that changes what must be the same for all.
     """
-    configs = {name: load_config([*base, *words]) for name, words in found.items()}
+    configs = {name: load_config(over(base, words)) for name, words in found.items()}
     fixed = configs[BASELINE].model_dump(mode="json", exclude=set(FREE))
     for name, config in configs.items():
         own = config.model_dump(mode="json", exclude=set(FREE))

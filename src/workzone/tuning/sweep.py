@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from workzone.cluster import Launcher
 from workzone.config import RunConfig
 from workzone.config.load import dump_yaml, load_config
 from workzone.errors import ConfigError, MissingExtraError, WorkzoneError
@@ -21,8 +20,10 @@ from workzone.files import read_json, write_atomic, write_json
 from workzone.pipeline.artifacts import Artifacts
 from workzone.pipeline.engine import run_pipeline
 from workzone.pipeline.phase import Progress
-from workzone.pipeline.phases import fuse, prepare, train
-from workzone.tuning.cell import Cell, cell_config, fold_phase
+from workzone.pipeline.phases import prepare
+from workzone.tuning.cell import Cell, cell_config, train_cell
+from workzone.tuning.grid import over
+from workzone.tuning.pool import Pool, neighbours, open_pool
 from workzone.tuning.space import Axis
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class SweepPlan:
         seeds: trainings of one trial; after each, a trial below the median of the others at that point is pruned.
         metric: figure of the fused head on val_select: nll, auroc, mcc or accuracy.
         workers: trials at the same time, each in a process.
+        launcher: processes of this machine, or tasks of a Ray cluster that sees the same folders.
+        address: of the cluster; None for ``RAY_ADDRESS`` or one of this machine.
     """
 
     trials: int = 20
@@ -52,6 +55,8 @@ class SweepPlan:
     seeds: int = 1
     metric: str = "nll"
     workers: int = 1
+    launcher: Launcher = "local"
+    address: str | None = None
 
 
 def run_sweep(
@@ -78,12 +83,12 @@ def run_sweep(
     show = progress or Progress()
     base = load_config(words)
     for axis in space:
-        load_config([*words, f"{axis.key}={_text(axis.values(2)[0])}"])
+        load_config(over(words, [f"{axis.key}={_text(axis.values(2)[0])}"]))
     out.mkdir(parents=True, exist_ok=True)
     home = Artifacts(out / "base")
     run_pipeline(base.model_copy(update={"out": home.root}), (prepare.SPEC,), progress=show)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _study(out, space, plan, base.seed, create=True)
+    study = _study(out, space, plan, base.seed)
     _enqueue_interrupted(study)
     if plan.sampler == "grid":
         total = int(np.prod([len(a.values(plan.steps)) for a in space]))
@@ -93,21 +98,14 @@ def run_sweep(
         todo = plan.trials - _finished(study)
     with show.bar(f"{plan.sampler} search over {', '.join(a.key for a in space)}") as advance:
         advance(_finished(study), total)
-        if plan.workers == 1:
-            objective = Objective(tuple(words), tuple(space), out, plan, base.seed)
+        objective = Objective(tuple(words), tuple(space), out, plan, base.seed)
+        if plan.workers == 1 and plan.launcher == "local":
             for _ in range(max(0, todo)):
                 study.optimize(objective, n_trials=1, catch=(WorkzoneError,))
                 advance(_finished(study), total)
         elif todo > 0:
-            shares = [len(part) for part in np.array_split(np.arange(todo), plan.workers)]
-            with ProcessPoolExecutor(plan.workers, mp_context=get_context("spawn")) as pool:
-                jobs = [
-                    pool.submit(_work, tuple(words), tuple(space), out, plan, base.seed + 1 + i, share)
-                    for i, share in enumerate(shares)
-                    if share
-                ]
-                for job in jobs:
-                    job.result()
+            with open_pool(plan.launcher, plan.workers, address=plan.address) as pool:
+                for _ in _ask_and_tell(study, objective, pool, todo):
                     advance(_finished(study), total)
     return _write(study, words, out, plan)
 
@@ -119,13 +117,11 @@ def _need_optuna() -> None:
         raise MissingExtraError("optuna", "ops", feature="a sweep")
 
 
-def _study(out: Path, space: Sequence[Axis], plan: SweepPlan, seed: int, *, create: bool) -> optuna.Study:
+def _study(out: Path, space: Sequence[Axis], plan: SweepPlan, seed: int) -> optuna.Study:
     import optuna
 
     storage = f"sqlite:///{(out / 'sweep.db').resolve()}"
     sampler, pruner = _sampler(space, plan, seed), optuna.pruners.MedianPruner(n_startup_trials=4)
-    if not create:
-        return optuna.load_study(study_name=_STUDY, storage=storage, sampler=sampler, pruner=pruner)
     study = optuna.create_study(
         study_name=_STUDY,
         storage=storage,
@@ -148,10 +144,22 @@ def _sampler(space: Sequence[Axis], plan: SweepPlan, seed: int) -> optuna.sample
     import optuna
 
     if plan.sampler == "grid":
-        return optuna.samplers.GridSampler({a.key: a.values(plan.steps) for a in space}, seed=seed)
+        return _grid({a.key: a.values(plan.steps) for a in space}, seed)
     if plan.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     return optuna.samplers.TPESampler(seed=seed, multivariate=True)
+
+
+def _grid(values: dict[str, list[Any]], seed: int) -> optuna.samplers.BaseSampler:
+    import optuna
+
+    class Grid(optuna.samplers.GridSampler):
+        """Leaves the end to the caller, who counts: the original stops the study, which only its own loop may."""
+
+        def after_trial(self, *arguments: object) -> None:
+            """Do nothing."""
+
+    return Grid(values, seed=seed)
 
 
 def _finished(study: optuna.Study) -> int:
@@ -167,15 +175,41 @@ def _enqueue_interrupted(study: optuna.Study) -> None:
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
 
-def _work(words: tuple[str, ...], space: tuple[Axis, ...], out: Path, plan: SweepPlan, seed: int, trials: int) -> None:
-    import optuna
-    import torch
+def _ask_and_tell(study: optuna.Study, objective: Objective, pool: Pool, todo: int) -> Iterator[None]:
+    """Run ``todo`` trials with ``plan.workers`` of them in the pool at a time; yields as each ends.
 
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _study(out, space, plan, seed, create=False)
-    study.optimize(Objective(words, space, out, plan, load_config(words).seed), n_trials=trials, catch=(WorkzoneError,))
+    The study stays with this process, since a file of SQLite is no place for several machines to meet.
+    """
+    import optuna
+
+    running: dict[Future[float], tuple[optuna.Trial, list[float]]] = {}
+
+    def begin(trial: optuna.Trial, values: list[float]) -> None:
+        running[pool.submit(objective.train, objective.config(trial), len(values))] = trial, values
+
+    while todo or running:
+        while todo and len(running) < objective.plan.workers:
+            begin(study.ask(), [])
+            todo -= 1
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            trial, values = running.pop(future)
+            try:
+                values.append(future.result())
+            except WorkzoneError:
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                yield
+                continue
+            mean = float(np.mean(values))
+            trial.report(mean, len(values) - 1)
+            if len(values) == objective.plan.seeds:
+                study.tell(trial, mean)
+                yield
+            elif trial.should_prune():
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                yield
+            else:
+                begin(trial, values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,22 +226,28 @@ class Objective:
         """Train with every seed; raises ``TrialPruned`` where the mean so far lies on the worse side of the median."""
         import optuna
 
-        chosen = {axis.key: axis.suggest(trial) for axis in self.space}
-        config = load_config([*self.words, *(f"{k}={_text(v)}" for k, v in chosen.items())])
+        config = self.config(trial)
         values = []
         for step in range(self.plan.seeds):
-            values.append(self._train(config, step))
+            values.append(self.train(config, step))
             mean = float(np.mean(values))
             trial.report(mean, step)
             if step + 1 < self.plan.seeds and trial.should_prune():
                 raise optuna.TrialPruned
         return mean
 
-    def _train(self, config: RunConfig, step: int) -> float:
+    def config(self, trial: optuna.Trial) -> RunConfig:
+        """Configuration that ``trial`` asks for."""
+        chosen = {axis.key: axis.suggest(trial) for axis in self.space}
+        return load_config(over(self.words, [f"{k}={_text(v)}" for k, v in chosen.items()]))
+
+    def train(self, config: RunConfig, step: int) -> float:
+        """Train with seed ``step`` of the trial (or find it trained); returns its figure."""
         home = Artifacts(self.out / "base")
-        own = cell_config(config, self.out, step, seed=self.seed + step, workers=self.plan.workers)
+        at_once = neighbours(self.plan.launcher, self.plan.workers)
+        own = cell_config(config, self.out, step, seed=self.seed + step, workers=at_once)
         cell = Cell("trial", own, home.manifest, home.splits, step, 0)
-        run_pipeline(cell.config, (fold_phase(cell), train.SPEC, fuse.SPEC))
+        train_cell(cell)
         return float(read_json(Artifacts(cell.config.out).fuse_metrics)["val_select"][self.plan.metric])
 
 
@@ -226,7 +266,7 @@ def _write(study: optuna.Study, words: Sequence[str], out: Path, plan: SweepPlan
         raise ConfigError("no trial of the sweep could be finished", where=str(out), fix="run one trial with 'run'")
     best = (max if HIGHER[plan.metric] else min)(complete, key=lambda t: float(t.value or 0.0))
     chosen = [f"{k}={_text(v)}" for k, v in best.params.items()]
-    write_atomic(out / "best.yaml", dump_yaml(load_config([*words, *chosen])))
+    write_atomic(out / "best.yaml", dump_yaml(load_config(over(words, chosen))))
     names = sorted({n for t in trials for n in t.params})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -12,9 +12,19 @@ from PIL import Image
 from workzone.errors import ImageError
 from workzone.vision.decode import MAX_BYTES, MAX_PIXELS, decode
 from workzone.vision.preprocess import Preprocessing
+from workzone.vision.remote import Remote, fetch
 from workzone.vision.views import Boxes, Pixels, make_views, needed_side
 
 Source = Path | bytes | Image.Image
+Given = Source | Remote | str
+"""What names or is a picture: an address is one that has yet to be fetched, a str is a path."""
+
+
+def at_hand(given: Given, *, max_bytes: int = MAX_BYTES) -> Source:
+    """``given`` as something that can be decoded more than once; raises ImageError where a server gives nothing."""
+    if isinstance(given, Remote):
+        return fetch(given, max_bytes=max_bytes)
+    return Path(given) if isinstance(given, str) else given
 
 
 def open_views(

@@ -13,6 +13,7 @@ class Reason(StrEnum):
     MISSING = "missing"
     NOT_A_FILE = "not_a_file"
     UNREADABLE = "unreadable"
+    UNREACHABLE = "unreachable"
     EMPTY = "empty"
     NOT_AN_IMAGE = "not_an_image"
     UNSUPPORTED_FORMAT = "unsupported_format"
@@ -27,6 +28,7 @@ SENTENCES: dict[Reason, tuple[str, str]] = {
     Reason.MISSING: ("There is no file at this path", "check the path"),
     Reason.NOT_A_FILE: ("This path is a folder or a device, not a regular file", "name an image file"),
     Reason.UNREADABLE: ("The file cannot be read", "check its permissions and the disk"),
+    Reason.UNREACHABLE: ("The address gives no picture", "check the address, the server and the network"),
     Reason.EMPTY: ("The file holds no bytes", "copy or download it again"),
     Reason.NOT_AN_IMAGE: ("The content is no image", "give a JPEG, PNG, WebP, BMP, TIFF or GIF"),
     Reason.UNSUPPORTED_FORMAT: ("The image is of a kind that is not accepted", "convert it to 8-bit JPEG or PNG"),

@@ -4,9 +4,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from workzone.data.fusion.combine import combine
+from workzone.data.fusion.combine import combine, keep_roles
 from workzone.data.fusion.strategies import STRATEGIES, weigh
 from workzone.data.manifest import Manifest
+from workzone.data.roles import Role
+from workzone.data.splits import Splits, make_splits
 from workzone.errors import ConfigError, DataError
 
 
@@ -134,3 +136,25 @@ def test_unknown_names_are_refused(both: Manifest) -> None:
         weigh(both, "best")
     with pytest.raises(ConfigError, match="no column"):
         weigh(both, "naive", by="planet")
+
+
+def test_roles_of_an_earlier_split_are_kept_and_new_images_are_for_training() -> None:
+    shas = [f"{i:064x}" for i in range(6)]
+    old = part("a", 3, 3, sha256=shas)
+    roles = dict(zip(old.frame["id"].to_list(), [Role.TRAIN] * 3 + [Role.VAL_TEST, Role.VAL_CALIB], strict=False))
+    splits = Splits(roles, dict(zip(old.frame["id"].to_list(), shas, strict=True)))
+    # The first new image is a copy of a test image, the second has the id of one and another content.
+    new = part("b", 2, 1, id=["n0", "a3", "n2"], sha256=[shas[3], "f" * 64, "e" * 64])
+    combined = combine({"a": old, "b": new}).manifest
+    kept, without = keep_roles(combined, splits)
+    found = dict(zip(zip(kept.frame["origin"], kept.frame["origin_id"], strict=True), kept.frame["split"], strict=True))
+    assert [found["a", f"a{i}"] for i in range(6)] == ["train"] * 3 + ["val_test", "val_calib", "train"]
+    assert found["b", "n0"] is None, "it would carry a test image into the training"
+    assert (found["b", "a3"], found["b", "n2"]) == ("train", "train")
+    assert without == 1
+    assert make_splits(kept).ids(Role.VAL_TEST) == [i for i in kept.frame["id"].to_list() if i.endswith("a/a3")]
+    with pytest.raises(DataError, match="none of the images"):
+        keep_roles(combine({"b": part("c", 1, 1)}).manifest, splits)
+    changed = part("a", 3, 3, sha256=["c" * 64, *shas[1:]])
+    with pytest.raises(DataError, match="not the one that was split"):
+        keep_roles(combine({"a": changed}).manifest, splits)

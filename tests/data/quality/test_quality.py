@@ -11,7 +11,7 @@ from workzone.data.manifest import Manifest
 from workzone.data.quality.duplicates import find_clusters
 from workzone.data.quality.inspect import inspect
 from workzone.data.quality.labels import confident_joint, find_label_doubts, out_of_fold
-from workzone.data.quality.measures import measure, measure_files
+from workzone.data.quality.measures import Measures, measure, measure_files
 from workzone.data.quality.orange import components, orange_parts
 from workzone.data.quality.outliers import rank_outliers
 from workzone.data.sources.build import build_manifest
@@ -216,3 +216,40 @@ def test_inspection_lists_everything_once_and_obeys_what_was_kept(pictures: Mani
     table = pl.read_csv(tmp_path / "q.csv")
     assert table["id"].to_list() == pictures.frame["id"].to_list()
     assert "near_duplicate" in table.filter(pl.col("id") == "again")["findings"][0]
+
+
+def many(n: int, flipped: list[int]) -> tuple[Manifest, list[Measures], np.ndarray]:
+    """n usable pictures of two classes that a line tells apart, but for the ``flipped`` labels."""
+    rng = np.random.default_rng(1)
+    truth = np.arange(n) % 2
+    given = truth.copy()
+    given[flipped] = 1 - given[flipped]
+    frame = pl.DataFrame({"id": [f"i{i}" for i in range(n)], "path": [f"{i}.jpg" for i in range(n)]}).with_columns(
+        pl.Series("label", given.tolist(), dtype=pl.Int8),
+        pl.Series("sha256", [f"{i:064x}" for i in range(n)]),
+        pl.Series("phash", [f"{int(v):016x}" for v in rng.integers(0, 2**63, n)]),
+    )
+    one = measure(texture(3))
+    # Pictures near the line are doubted with less; many like features, as the regression is a stiff one.
+    side = (2.0 * truth - 1) * rng.uniform(0.1, 3.0, n)
+    features = side[:, None] * np.ones(300) + 0.3 * rng.normal(size=(n, 300))
+    return Manifest.from_frame(frame, root="/"), [one] * n, features
+
+
+def test_only_sure_doubts_go_to_the_review_and_outliers_are_bounded() -> None:
+    flipped = list(range(0, 200, 10))
+    manifest, measured, features = many(200, flipped)
+    found = inspect(manifest, measured, embeddings=features)
+    doubts = [f for f in found.findings if f.kind == "label_doubt"]
+    assert found.doubts is not None
+    by_row = dict(zip(found.doubts.rows.tolist(), found.doubts.probability.tolist(), strict=True))
+    sure = {f"i{row}" for row, p in by_row.items() if p >= 0.9}
+    assert 0 < len(sure) < len(doubts)
+    queue = {r["id"] for r in found.review_rows() if r["finding"] == "label_doubt"}
+    assert queue == sure
+    all_of_them = inspect(manifest, measured, embeddings=features, confidence=0.5).review_rows()
+    assert {r["id"] for r in all_of_them if r["finding"] == "label_doubt"} == {f.id for f in doubts}
+    assert found.counts()["outlier"] == 10, "5 % of 200"
+    assert inspect(manifest, measured, embeddings=features, contamination=0.2).counts()["outlier"] == 40
+    assert inspect(manifest, measured, embeddings=features, contamination=0.2, outliers=7).counts()["outlier"] == 7
+    assert inspect(manifest, measured, embeddings=features, contamination=0.0).counts()["outlier"] == 0

@@ -64,6 +64,16 @@ def test_kept_mined_negatives_become_hard_ones(tmp_path: Path) -> None:
     assert dict(done.manifest.frame.select("id", "hard_negative").rows()) == {"a": "1", "b": None, "c": None, "d": None}
 
 
+def test_an_unlabelled_orange_picture_that_is_no_roadwork_is_a_hard_negative(tmp_path: Path) -> None:
+    frame = manifest().frame.with_columns(pl.lit(None, dtype=pl.Int8).alias("label"))
+    rows = [("a", "orange", "no_roadwork"), ("b", "orange", "roadwork"), ("c", "to_label", "no_roadwork")]
+    named = [{"id": i, "finding": f, "action": "relabel", "new_label": y} for i, f, y in rows]
+    done = apply_review(Manifest(frame, manifest().root), read_review(write(tmp_path / "r.csv", *named)))
+    assert done.hard == ("a",)
+    assert dict(done.manifest.frame.select("id", "label").rows()) == {"a": 0, "b": 1, "c": 0, "d": None}
+    assert dict(done.manifest.frame.select("id", "hard_negative").rows())["a"] == "1"
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

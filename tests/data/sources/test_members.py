@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from workzone.config import RunConfig
+from workzone.config.models import SourceConfig
 from workzone.data.manifest import Manifest
 from workzone.data.sources.base import Source
 from workzone.data.sources.build import SOURCES, build_manifest, detect
@@ -18,8 +22,11 @@ from workzone.data.sources.importing import import_source
 from workzone.data.sources.options import make_source
 from workzone.data.sources.records import Record
 from workzone.data.sources.survey import survey
-from workzone.errors import DataError
+from workzone.errors import ConfigError, DataError
 from workzone.files import sha256_file
+from workzone.pipeline.artifacts import Artifacts
+from workzone.pipeline.phase import Progress
+from workzone.pipeline.reading import outside, read_manifest
 
 MAP = "cone,works vehicle,sign=ambiguous"
 
@@ -227,3 +234,79 @@ def test_one_drive_in_two_sources_is_one_group(tmp_path: Path) -> None:
     both = Manifest.from_frame(pl.concat(frames), root="/")
     units = dict(zip(both.frame["id"], find_units(both), strict=True))
     assert units["data/train-00000-of-00002/000000"] == units["boston_s0_v1_00000.jpg"] == "drive:boston/s0/v1"
+
+
+def _saved_again(original: Path, quality: int, scale: float) -> bytes:
+    stream = io.BytesIO()
+    with Image.open(original) as image:
+        size = (round(image.width * scale), round(image.height * scale))
+        image.convert("RGB").resize(size).save(stream, "JPEG", quality=quality)
+    return stream.getvalue()
+
+
+def test_roadwork_pictures_inside_natix_are_found_under_other_names(tmp_path: Path) -> None:
+    from workzone.data.fusion.combine import combine
+    from workzone.data.splits import make_splits
+
+    place = layouts.make_roadwork(tmp_path / "r")
+    taken = [place / "images" / name for name in layouts.ROADWORK_NAMES[:2] + layouts.ROADWORK_NAMES[3:5]]
+    ways = [(40, 1.0), (75, 0.6), (90, 1.5), (30, 0.8)]
+    again = [_saved_again(p, quality, scale) for p, (quality, scale) in zip(taken, ways, strict=True)]
+    rows = []
+    for n in range(12):
+        row = layouts.natix_row(n, 1 - n % 2, city_name="Elsewhere", video_info={"seq_id": f"z{n}", "vid_id": "q"})
+        row["image"]["path"] = f"elsewhere_z{n}_q_{n:04d}.jpg"
+        if n < 8 and n % 2 == 0:
+            row["image"]["bytes"] = again[n // 2]
+        rows.append(row)
+    shard = tmp_path / "n" / "data" / "train-00000-of-00001.parquet"
+    shard.parent.mkdir(parents=True)
+    pl.DataFrame(rows, infer_schema_length=None).write_parquet(shard)
+    parts = {
+        "natix": Manifest.load(import_source(source_of("natix"), tmp_path / "n", tmp_path / "no").manifest),
+        "roadwork": Manifest.load(import_source(source_of("roadwork"), place, tmp_path / "ro").manifest),
+    }
+    joined = combine(parts)
+    assert joined.copies == 0, "no picture is the same file"
+    frame = joined.manifest.frame
+    group = dict(zip(frame["origin_id"], frame["group"], strict=True))
+    natix = parts["natix"].frame["id"].to_list()
+    for n, original in zip((0, 2, 4, 6), taken, strict=True):
+        assert group[natix[n]] == group[original.name], original.name
+    others = [group[natix[n]] for n in range(12) if n % 2 or n > 7]
+    assert not set(others) & {group[i] for i in parts["roadwork"].frame["id"].to_list()}
+    for seed in range(3):
+        splits = make_splits(joined.manifest, {"train": 0.5, "val_test": 0.5}, seed=seed)
+        role = {own: splits.assignment[i] for i, own in zip(frame["id"], frame["origin_id"], strict=True)}
+        assert all(role[natix[n]] == role[p.name] for n, p in zip((0, 2, 4, 6), taken, strict=True))
+
+
+def test_a_run_reads_it_as_an_import_does(tmp_path: Path, name: str) -> None:
+    row, location = ROWS[name], ROWS[name].make(tmp_path / "data")
+    options = dict(row.options)
+    given = {"class_map": options.pop("class_map", None), "rest": options.pop("rest", None)}
+    source = {
+        "kind": row.kind or name,
+        "assume_negative": bool(options.pop("assume_negative", False)),
+        "options": tuple(options.pop("options", ())),  # type: ignore[arg-type]
+        **given,
+    }
+    assert not options
+    done = import_source(source_of(name), location, tmp_path / "out")
+    wanted = Manifest.load(done.manifest).frame
+    config = RunConfig(data=str(location), out=tmp_path / "run", source=SourceConfig(**source, accept_licence=True))
+    home = Artifacts(config.out)
+    frame = read_manifest(config, home, Progress()).frame
+    for column in ("id", "label", "group", "source", "sha256", "width", "hour", "latitude"):
+        assert frame[column].to_list() == wanted[column].to_list(), column
+    assert home.imported.exists() == row.inside
+    before = outside(config)
+    assert outside(config) == before
+    files = sorted(p for p in location.rglob("*") if p.suffix in (".parquet", ".mp4"))
+    victim = files[0] if row.inside else Manifest.load(done.manifest).paths[0]
+    os.utime(victim, (1, 1))
+    assert outside(config) != before
+    if source_of(name).licence is not None:
+        refused = config.model_copy(update={"source": SourceConfig(**source)})
+        with pytest.raises(ConfigError, match=r"licence .* was not accepted"):
+            read_manifest(refused, home, Progress())

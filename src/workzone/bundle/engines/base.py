@@ -52,7 +52,9 @@ class Engine(ABC):
     precision: str
     embedding_dim: int
     image_size: int
-    """Side of a view in pixels."""
+    """Side of a view in pixels, or its height."""
+    image_width: int
+    """Width of a view in pixels."""
     threads: int
     """Passes that may run at the same time, each on the thread that asks for it; more callers wait."""
     views_per_pass: int = VIEWS_PER_PASS
@@ -70,7 +72,7 @@ class Engine(ABC):
 
     @abstractmethod
     def embed(self, pixels: NDArray[np.uint8]) -> FloatViews:
-        """Embeddings (N, D) float32 of views (N, S, S, 3) uint8 RGB; safe to call from several threads."""
+        """Embeddings (N, D) float32 of views (N, S, W, 3) uint8 RGB; safe to call from several threads."""
 
     @abstractmethod
     def aggregate(self, embeddings: FloatViews, boxes: FloatViews, mask: NDArray[np.bool_]) -> Scores:
@@ -103,8 +105,8 @@ def check_signature(
         fits = set(inputs) == {"pixels"} and set(outputs) == {"embeddings"}
         if fits:
             pixels, embeddings = inputs["pixels"], outputs["embeddings"]
-            fits = len(pixels) == 4 and pixels[1] == pixels[2] and pixels[3] == 3 and len(embeddings) == 2
-            fits = fits and isinstance(pixels[1], int) and isinstance(embeddings[1], int)
+            fits = len(pixels) == 4 and pixels[3] == 3 and len(embeddings) == 2
+            fits = fits and all(isinstance(size, int) for size in (pixels[1], pixels[2], embeddings[1]))
     if not fits:
         stated = f"inputs {sorted(inputs)}, outputs {sorted(outputs)}"
         raise BundleError(

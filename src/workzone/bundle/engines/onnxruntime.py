@@ -36,7 +36,7 @@ class OnnxRuntimeEngine(Engine):
         if backbone.get_providers()[0] != "CPUExecutionProvider":
             self.views_per_pass = _VIEWS_ON_GPU
         self.embedding_dim = int(backbone.get_outputs()[0].shape[1])
-        self.image_size = int(backbone.get_inputs()[0].shape[1])
+        self.image_size, self.image_width = (int(side) for side in backbone.get_inputs()[0].shape[1:3])
 
     @classmethod
     def open(

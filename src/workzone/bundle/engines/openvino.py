@@ -43,7 +43,8 @@ class OpenVinoEngine(Engine):
         self.threads = threads
         self.precision = precision
         self.embedding_dim = int(backbone.output(0).get_partial_shape()[1].get_length())
-        self.image_size = int(backbone.input(0).get_partial_shape()[1].get_length())
+        shape = backbone.input(0).get_partial_shape()
+        self.image_size, self.image_width = shape[1].get_length(), shape[2].get_length()
 
     @classmethod
     def open(
@@ -89,7 +90,7 @@ class OpenVinoEngine(Engine):
     def _run_once(self) -> None:
         # The binding sets up its statics in the first inference, without letting go of the interpreter lock in the
         # right order: two threads that begin together can wait for each other for ever. One thread begins alone.
-        self.embed(np.zeros((1, self.image_size, self.image_size, 3), dtype=np.uint8))
+        self.embed(np.zeros((1, self.image_size, self.image_width, 3), dtype=np.uint8))
         if self._heads is not None:
             views = np.zeros((1, 1, self.embedding_dim), dtype=np.float32)
             self.aggregate(views, np.zeros((1, 1, 4), dtype=np.float32), np.ones((1, 1), dtype=np.bool_))

@@ -10,6 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from workzone.data.manifest import Manifest
+from workzone.data.roles import Role
+from workzone.data.splits import Splits
 from workzone.data.units import find_units
 from workzone.errors import DataError
 
@@ -102,6 +104,38 @@ def combine(parts: Mapping[str, Manifest]) -> Combined:
         int((facts["y"] > 1).sum()),
         {name: int((blank["origin"] == name).sum()) for name in frame["origin"].unique(maintain_order=True).to_list()},
     )
+
+
+def keep_roles(manifest: Manifest, splits: Splits) -> tuple[Manifest, int]:
+    """``manifest`` with the roles of an earlier split in the column ``split``, and the number of images without one.
+
+    Images are known by the id they had before they were combined, and by content. New images are for training, but
+    for those that share a group with an image of another role: to train on them would leak. A run obeys the column, so
+    that models before and after can be compared on one and the same val_test.
+
+    Raises:
+        DataError: no image of the split is here, or one has another content.
+    """
+    frame = manifest.frame
+    own = frame["origin_id"] if "origin_id" in frame.columns else frame["id"]
+    # Two data sets may use one id for two images: the content tells which of them was split.
+    same = [
+        i in splits.assignment and (sha is None or splits.content.get(i, sha) == sha)
+        for i, sha in zip(own.to_list(), frame["sha256"].to_list(), strict=True)
+    ]
+    known = {i for i, here in zip(own.to_list(), same, strict=True) if here}
+    if not known:
+        raise DataError("none of the images of the split is here", fix="give the data set that was split as well")
+    if changed := sorted({i for i in own.to_list() if i in splits.assignment} - known):
+        raise DataError("the image is not the one that was split", where=f"id {changed[0]!r}", fix="split again")
+    roles = [splits.assignment[i] if here else None for i, here in zip(own.to_list(), same, strict=True)]
+    shut = {g for g, role in zip(manifest.groups, roles, strict=True) if role not in (None, Role.TRAIN)}
+    found = [
+        str(role) if role is not None else None if group in shut else str(Role.TRAIN)
+        for group, role in zip(manifest.groups, roles, strict=True)
+    ]
+    kept = frame.with_columns(pl.Series("split", found, dtype=pl.String()))
+    return Manifest(kept, manifest.root, manifest.rejected, manifest.warnings), sum(r is None for r in found)
 
 
 def _same_types(frames: list[pl.DataFrame]) -> list[pl.DataFrame]:

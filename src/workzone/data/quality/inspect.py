@@ -25,6 +25,8 @@ KINDS = ("unreadable", "exact_copy", "near_duplicate", "label_conflict", "label_
          "outlier", "similar")  # fmt: skip
 """Kinds of findings in the order in which a person should see them."""
 TOP_OUTLIERS = 100
+CONTAMINATION = 0.05
+CONFIDENCE = 0.9
 _NAMES = ("no_roadwork", "roadwork")
 
 
@@ -61,6 +63,7 @@ class Inspection:
         probability: (N,) out-of-fold probability of roadwork, NaN for unlabelled images.
         outlier: (N,) score of the isolation forest, NaN where there is no embedding.
         doubts: figures of confident learning, None without labels of both classes.
+        confidence: least probability of the other label with which a label in doubt is put before a person.
         skipped: checks that were not made, and why.
     """
 
@@ -73,6 +76,7 @@ class Inspection:
     doubts: LabelDoubts | None
     skipped: tuple[str, ...] = ()
     units: tuple[str, ...] = field(default=())
+    confidence: float = 0.0
 
     def counts(self) -> Counter[str]:
         """Number of findings of each kind."""
@@ -99,8 +103,12 @@ class Inspection:
                 writer.writerow([f.id, f.path, "", "", f.kind])
         write_atomic(path, text.getvalue())
 
+    def queued(self) -> tuple[Finding, ...]:
+        """Findings for the review: all but labels in doubt below the confidence."""
+        return tuple(f for f in self.findings if f.kind != "label_doubt" or _probability(f) >= self.confidence)
+
     def review_rows(self) -> list[dict[str, object]]:
-        """Rows of the review file; the columns of the reviewer are empty."""
+        """Rows of the review file, of what is ``queued``; the columns of the reviewer are empty."""
         frame = self.manifest.frame
         labels, content = frame["label"].to_list(), frame["sha256"].to_list()
         return [
@@ -113,8 +121,13 @@ class Inspection:
                 "sha256": "" if f.row < 0 else content[f.row] or "",
                 "suggested_action": f.suggested,
             }
-            for f in self.findings
+            for f in self.queued()
         ]
+
+
+def _probability(doubt: Finding) -> float:
+    # The score is the probability of the other label less that of the given one.
+    return (1.0 + doubt.score) / 2.0
 
 
 def _number(value: float) -> str:
@@ -129,6 +142,8 @@ def inspect(
     features: NDArray[np.floating] | None = None,
     similarity: float = SIMILAR,
     outliers: int = TOP_OUTLIERS,
+    contamination: float = CONTAMINATION,
+    confidence: float = CONFIDENCE,
     reviewed: Collection[str] = (),
     seed: int = 0,
 ) -> Inspection:
@@ -140,7 +155,9 @@ def inspect(
         embeddings: (N, D) of the whole picture, for likeness and outliers; None leaves these checks out.
         features: (N, F) for the search of label errors, None for ``embeddings``.
         similarity: least cosine of similar images.
-        outliers: oddest images that are listed.
+        outliers: most of the oddest images that are listed.
+        contamination: largest share of the images that is listed as odd.
+        confidence: least probability of the other label with which a label in doubt goes to the review.
         reviewed: ids that a person has decided to keep; they are not listed again.
         seed: of folds and trees.
 
@@ -210,10 +227,21 @@ def inspect(
         else:
             order, score = rank_outliers(embeddings[rows], seed=seed)
             odd[rows] = score
-            for rank, place in enumerate(order[:outliers], 1):
+            # A data set has no share of outliers that could be estimated here; this one bounds the list.
+            most = min(outliers, max(1, int(contamination * len(rows)))) if contamination else 0
+            for rank, place in enumerate(order[:most], 1):
                 add(int(rows[place]), "outlier", float(score[place]), f"rank {rank} of {len(rows)}", "keep")
     left = [f for f in findings if f.id not in reviewed]
     left.sort(key=lambda f: (KINDS.index(f.kind), -f.score, f.id))
     return Inspection(
-        manifest, tuple(left), measures, probability, odd, tuple(clusters), doubts, tuple(skipped), tuple(units)
+        manifest,
+        tuple(left),
+        measures,
+        probability,
+        odd,
+        tuple(clusters),
+        doubts,
+        tuple(skipped),
+        tuple(units),
+        confidence,
     )

@@ -22,8 +22,10 @@ COLUMNS = (
 )  # fmt: skip
 _LABELS = {"1": 1, "roadwork": 1, "0": 0, "no_roadwork": 0}
 MINED = ("false_alarm", "orange")
-"""Findings of mining after which a kept negative is a hard one."""
+"""Findings of mining after which a picture that a person calls no roadwork is a hard negative."""
 HARD = "hard_negative"
+DROPPED = "dropped after review"
+"""How the reason begins for which a reviewed image was left out."""
 _NAMES = {1: "roadwork", 0: "no_roadwork", None: "unlabelled"}
 MAX_BYTES = 256 * 1024 * 1024
 
@@ -49,7 +51,7 @@ class Applied:
         dropped: ids of dropped images.
         relabelled: ids whose label changed.
         kept: ids that a person looked at and left as they are.
-        hard: ids of negatives that were mined, looked at and kept: they are marked in the column ``hard_negative``.
+        hard: ids of mined images that a person called no roadwork: they are marked in the column ``hard_negative``.
         absent: ids of the review that the manifest does not hold.
     """
 
@@ -159,7 +161,8 @@ def apply_review(manifest: Manifest, decisions: Mapping[str, Decision]) -> Appli
         elif decision.action == "relabel":
             text = f"relabel {_NAMES[labels[i]]} to {_NAMES[decision.label]}"  # type: ignore[assignment]
             labels[i] = decision.label
-        if decision.finding in MINED and decision.action == "keep" and labels[i] == 0:
+        # An unlabelled picture is called a negative by its new label, a labelled one by being kept.
+        if decision.finding in MINED and decision.action != "drop" and labels[i] == 0:
             marked[i] = 1
             hard.append(image)
         done[decision.action].append(image)
@@ -173,7 +176,7 @@ def apply_review(manifest: Manifest, decisions: Mapping[str, Decision]) -> Appli
         changed = changed.with_columns(pl.Series(HARD, words, dtype=pl.String()))
     left = changed[[i for i in range(len(ids)) if i not in set(gone)]]
     notes = pl.DataFrame(
-        [(ids[i], frame["path"][i], f"dropped after review: {decisions[ids[i]].note or said[i]}") for i in gone],
+        [(ids[i], frame["path"][i], f"{DROPPED}: {decisions[ids[i]].note or said[i]}") for i in gone],
         schema=NOTES,
         orient="row",
     )

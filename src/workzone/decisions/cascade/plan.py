@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from workzone import calibration
 from workzone.calibration import Calibrator
 from workzone.calibration.base import as_number, read_float
+from workzone.decisions.cascade.chain import MAX_MODELS, Model, chain_problem
 from workzone.errors import BundleError, DataError
 from workzone.predictions import FloatArray, IntArray
 
@@ -52,7 +53,7 @@ class Point:
 
     Attributes:
         bands: where each stage passes on.
-        cost: mean share of the views that are looked at, on the images the plan was fitted on.
+        cost: mean cost, as a share of what it takes to pass every image on, on the images the plan was fitted on.
         start: probability below which an image is answered no_roadwork when the point is tested; needed where there is
             more than one point.
     """
@@ -64,20 +65,28 @@ class Point:
 
 @dataclass(frozen=True)
 class Plan:
-    """A cascade of S stages over images with V views.
+    """A cascade of S stages over images with V views, of one model or of several.
+
+    With several models the looks of one follow those of the other, so a stage belongs to the model of its last look.
+    Its score is that model's for its own views; with ``mean`` it is the mean with the last scores of all models before.
 
     Attributes:
-        order: (V,) the order in which views are looked at; view 0, the whole picture, is first.
-        stages: number of views seen at each stage, rising, the last one V.
+        order: (V,) the order in which views are looked at; view 0, the whole picture, is first. Of several models: the
+            looks of each, numbered as its own views.
+        stages: number of looks taken by each stage, rising, the last one V.
         calibrators: log-odds to probability for each stage but the last, whose calibrator is that of the bundle.
         points: from the dearest, which passes on every image, to the cheapest. The bands are nested, so whatever is
             passed on at a point is passed on at every dearer one.
+        models: what each model looks at, the cheapest first; empty for one model.
+        mean: whether later models add to the score of earlier ones instead of replacing it.
     """
 
     order: tuple[int, ...]
     stages: tuple[int, ...]
     calibrators: tuple[Calibrator, ...]
     points: tuple[Point, ...]
+    models: tuple[Model, ...] = ()
+    mean: bool = False
 
     def __post_init__(self) -> None:
         if problem := self.problem():
@@ -86,7 +95,12 @@ class Plan:
     def problem(self) -> str:
         """Why these parts are no cascade, empty where they are."""
         views, exits = len(self.order), len(self.stages) - 1
-        if not 1 <= views <= MAX_VIEWS or sorted(self.order) != list(range(views)) or self.order[0] != 0:
+        if not 1 <= views <= MAX_VIEWS:
+            return f"a cascade has 1 to {MAX_VIEWS} looks"
+        if self.models:
+            if problem := chain_problem(self.models, self.order, self.stages, MAX_VIEWS):
+                return problem
+        elif sorted(self.order) != list(range(views)) or self.order[0] != 0 or self.mean:
             return "the order of views is not a permutation that starts with the whole picture"
         if not self.stages or self.stages[0] < 1 or self.stages[-1] != views:
             return "the stages do not end with all views"
@@ -113,8 +127,51 @@ class Plan:
 
     @property
     def shares(self) -> FloatArray:
-        """(S,) share of the views that have been looked at by each stage."""
-        return np.asarray(self.stages, dtype=np.float64) / len(self.order)
+        """(S,) cost of all looks up to each stage, as a share of what it takes to pass every image on.
+
+        Of one model: the share of its views. Of several: an image that went through all of them may cost more than 1,
+        since who is passed on by everyone is not looked at by the models before the last, unless they add to its score.
+        """
+        if not self.models:
+            return np.asarray(self.stages, dtype=np.float64) / len(self.order)
+        paid = np.cumsum(np.concatenate([np.full(m.looks, m.cost) for m in self.models]))
+        last = self.models[-1]
+        whole = paid[-1] if self.mean else last.cost * last.looks
+        return np.asarray(paid[np.asarray(self.stages) - 1] / whole, dtype=np.float64)
+
+    def model(self, stage: int) -> int:
+        """Number of the model, from 0, that stage ``stage`` (1 to S) belongs to."""
+        ends = np.cumsum([m.looks for m in self.models])
+        return int(np.searchsorted(ends, self.stages[stage - 1])) if self.models else 0
+
+    def last_stage(self, model: int) -> int:
+        """The stage (1 to S) by which model number ``model`` has taken all its looks."""
+        ends = np.cumsum([m.looks for m in self.models] or [len(self.order)])
+        return self.stages.index(int(ends[model])) + 1
+
+    def used(self, bands: Sequence[Band]) -> tuple[bool, ...]:
+        """Which models are looked through: all with ``mean``, else those where somebody stops, and the last."""
+        count = max(len(self.models), 1)
+        if self.mean:
+            return (True,) * count
+        open_ = {self.model(s) for s, band in enumerate(bands, start=1) if band != Band()}
+        return tuple(m in open_ or m == count - 1 for m in range(count))
+
+    def stage_costs(self, bands: Sequence[Band]) -> FloatArray:
+        """(S,) cost of an image that stops at each stage where exits have these ``bands``.
+
+        Of a model that passed an image on, the looks up to its last exit are paid, or all of them with ``mean``.
+        """
+        shares, costs = self.shares, []
+        before = base = taken = 0.0
+        for stage in range(1, len(self.stages) + 1):
+            own, ends = float(shares[stage - 1]) - base, stage == self.last_stage(self.model(stage))
+            costs.append(before + own)
+            if stage < len(self.stages) and (bands[stage - 1] != Band() or (ends and self.mean)):
+                taken = own
+            if ends:
+                before, base, taken = before + taken, float(shares[stage - 1]), 0.0
+        return np.asarray(costs, dtype=np.float64)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -122,8 +179,9 @@ class Plan:
         return stage_names(len(self.stages))
 
     def views(self, stage: int) -> tuple[int, ...]:
-        """Views seen up to and including ``stage`` (1 to S), in the order in which they are looked at."""
-        return self.order[: self.stages[stage - 1]]
+        """Views that the model of ``stage`` (1 to S) has seen by then, in the order in which they are looked at."""
+        before = sum(m.looks for m in self.models[: self.model(stage)])
+        return self.order[before : self.stages[stage - 1]]
 
     def nearest(self, budget: float) -> int:
         """Number of the dearest point with a mean cost of at most ``budget``; -1 where there is none."""
@@ -171,9 +229,9 @@ class Plan:
             going &= ~here
         return answer, stop
 
-    def cost(self, stop: IntArray) -> FloatArray:
-        """(N,) share of its views that each image needed that stopped at ``stop`` (N,)."""
-        return self.shares[np.asarray(stop) - 1]
+    def cost(self, stop: IntArray, point: int) -> FloatArray:
+        """(N,) what each image cost that stopped at ``stop`` (N,) at operating point ``point``, see ``shares``."""
+        return self.stage_costs(self.points[point].bands)[np.asarray(stop) - 1]
 
     def with_points(self, points: Sequence[Point]) -> Plan:
         """The same stages with another path."""
@@ -181,7 +239,8 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
-        return {
+        several = {"models": [m.to_dict() for m in self.models], "mean": self.mean} if self.models else {}
+        return several | {
             "order": list(self.order),
             "stages": list(self.stages),
             "calibrators": [c.to_dict() for c in self.calibrators],
@@ -198,10 +257,14 @@ class Plan:
             BundleError: missing, unknown or contradictory values.
         """
         keys = ("order", "stages", "calibrators", "points")
-        if not isinstance(stored, Mapping) or set(stored) != set(keys):
-            raise BundleError(f"a stored cascade must hold exactly {', '.join(keys)}")
-        parts: dict[str, list[Any]] = {}
-        for key, most in zip(keys, (MAX_VIEWS, MAX_VIEWS, MAX_VIEWS, MAX_POINTS), strict=True):
+        if not isinstance(stored, Mapping) or set(stored) not in (set(keys), {*keys, "models", "mean"}):
+            raise BundleError(f"a stored cascade must hold exactly {', '.join(keys)}, of several also models, mean")
+        several = "models" in stored
+        if several and (type(stored["mean"]) is not bool or not stored["models"]):
+            raise BundleError("a stored cascade of several models lacks them, or does not say how scores are joined")
+        parts: dict[str, list[Any]] = {"models": []}
+        sizes = dict.fromkeys(keys, MAX_VIEWS) | {"points": MAX_POINTS} | ({"models": MAX_MODELS} if several else {})
+        for key, most in sizes.items():
             if not isinstance(stored[key], list) or len(stored[key]) > most:
                 raise BundleError(f"stored {key} of the cascade must be a list of at most {most}")
             parts[key] = stored[key]
@@ -215,6 +278,8 @@ class Plan:
                 tuple(parts["stages"]),
                 tuple(calibration.from_dict(c) for c in parts["calibrators"]),
                 tuple(_point(p) for p in parts["points"]),
+                tuple(Model.from_dict(m) for m in parts["models"]),
+                bool(stored.get("mean", False)),
             )
         except ValueError as error:
             raise BundleError(f"the stored cascade is impossible: {error}") from error

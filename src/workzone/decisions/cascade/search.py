@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from workzone.calibration import Calibrator
 from workzone.data.roles import CalibData
+from workzone.decisions.cascade.chain import Model
 from workzone.decisions.cascade.plan import Band, Plan, Point
 from workzone.decisions.certificate import Unit
 from workzone.decisions.policies.base import best_threshold
@@ -32,6 +33,8 @@ def fit_plan(
     *,
     start: Callable[[FloatArray], float],
     points: int = POINTS,
+    models: Sequence[Model] = (),
+    mean: bool = False,
 ) -> Plan:
     """The path of points that stay nearest to the full model for what they cost.
 
@@ -50,6 +53,8 @@ def fit_plan(
         start: the threshold at which a point is to be tested, from the probabilities (N,) that its images stop with;
             see ``starting_threshold``.
         points: most points of the path.
+        models: see ``Plan``.
+        mean: see ``Plan``.
 
     Raises:
         ValueError: shapes that do not fit, no images, or an impossible order.
@@ -59,14 +64,16 @@ def fit_plan(
     if p.ndim != 2 or p.shape[1] != count or not len(p):
         raise ValueError(f"probability must have shape (N, {count}) with N at least 1, got {p.shape}")
     full = Point((Band(),) * (count - 1), 1.0, start(p[:, -1]))
-    plan = Plan(tuple(order), tuple(stages), tuple(calibrators), (full,))
+    plan = Plan(tuple(order), tuple(stages), tuple(calibrators), (full,), tuple(models), mean)
     if count == 1 or points < 2:
         return plan
     cost, loss = plan.shares, divergence(p)
     path = [full]
     for price in (_PRICES * loss[:, 0].mean()).tolist():
         bands = _bands(p, loss + price * cost, path[-1].bands)
-        path.append(Point(bands, float(cost[_stop(p, bands)].mean())))
+        spent = float(plan.stage_costs(bands)[_stop(p, bands)].mean())
+        if spent < 1.0 or bands == full.bands:  # several models may cost more than the last one alone
+            path.append(Point(bands, min(spent, 1.0)))
     closed = Band(0.5, 0.5)
     path.append(Point((closed,) * (count - 1), float(cost[0])))
     rows = np.arange(len(p))

@@ -76,7 +76,8 @@ class CascadePolicy(CoveragePolicy):
         plan: order of views, stages and operating points (``workzone.decisions.cascade.fit_plan``); None for one stage.
         target_fnr: promised upper limit of the false-negative rate of the whole cascade.
         delta: probability that any of the promises fails.
-        budget: mean share of the views to spend, which chooses the operating point; above 1, a number of views.
+        budget: mean share of the cost to spend, which chooses the operating point; above 1, a number of views of the
+            one model.
         min_coverage: as ``ThresholdPolicy``.
         if_not_certifiable: what a point does that is not certified: ``uncertified`` decides and says so in every
             reason, ``abstain`` never answers no_roadwork; ``stop`` raises CheckFailedError where the chosen point is
@@ -152,9 +153,16 @@ class CascadePolicy(CoveragePolicy):
         return self.at(self.plan.points[point].cost)
 
     def _choose(self, budget: float) -> int:
-        views = len(self.plan.order)
+        # Views of several models have no common number.
+        views = 1 if self.plan.models else len(self.plan.order)
         where = f"policy {self.name!r}"
         if not 0.0 < budget <= max(views, 1):
+            if self.plan.models:
+                raise ConfigError(
+                    f"a budget of {budget:g} is no share of the cost of the last model",
+                    where=where,
+                    fix="give a number in (0, 1]; views of several models cannot be counted together",
+                )
             raise ConfigError(
                 f"a budget of {budget:g} is neither a share of the cost of all views nor a number of views",
                 where=where,
@@ -301,7 +309,7 @@ class CascadePolicy(CoveragePolicy):
         if stages > 1:
             after = [f", after stage {s} of {stages}" for s in range(1, stages + 1)]
             reasons = [r + after[s - 1] for r, s in zip(reasons, stop.tolist(), strict=True)]
-        return replace(decided, reasons=reasons, stage=stop, cost=self.plan.cost(stop))
+        return replace(decided, reasons=reasons, stage=stop, cost=self.plan.cost(stop, self.active))
 
     def parameters(self) -> dict[str, Any]:
         """The plan, the chosen point, the result of each point, the settings, and the coverage."""

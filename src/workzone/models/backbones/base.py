@@ -20,21 +20,32 @@ class Backbone(nn.Module):
         name: key in ``BACKBONES``.
         spec: that row.
         network: the timm model without classifier.
-        image_size: side S of a view in pixels.
+        image_size: side S of a view in pixels, or its height.
+        image_width: width W of a view that is not square, 0 for S.
         pooling: how tokens become one embedding; ``cls_avg`` concatenates class token and mean patch token,
             ``avg_max`` the mean and the maximum over patch tokens or cells.
 
     Attributes:
         embedding_dim: D.
-        patch: S is a multiple of it.
+        patch: S and W are multiples of it.
     """
 
-    def __init__(self, name: str, spec: BackboneSpec, network: nn.Module, *, image_size: int, pooling: Pooling) -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: BackboneSpec,
+        network: nn.Module,
+        *,
+        image_size: int,
+        pooling: Pooling,
+        image_width: int = 0,
+    ) -> None:
         super().__init__()
         self.name = name
         self.spec = spec
         self.network = network
         self.image_size = image_size
+        self.image_width = image_width or image_size
         self.pooling: Pooling = pooling
         width = int(cast(Any, network).num_features)
         self.embedding_dim = 2 * width if pooling in ("cls_avg", "avg_max") else width
@@ -48,7 +59,7 @@ class Backbone(nn.Module):
         self.register_buffer("shift", (-torch.tensor(spec.mean) / std).view(3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Embeddings (N, D) float32 of views (N, S, S, 3) uint8 RGB."""
+        """Embeddings (N, D) float32 of views (N, S, W, 3) uint8 RGB."""
         return self.features(self.normalise(to_unit(pixels)))
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -82,6 +93,7 @@ class Backbone(nn.Module):
             {
                 "architecture": self.spec.timm_name.split(".")[0],
                 "image_size": self.image_size,
+                **({} if self.image_width == self.image_size else {"image_width": self.image_width}),
                 "pooling": self.pooling,
                 "mean": list(self.mean),
                 "std": list(self.std),

@@ -65,14 +65,18 @@ def scratch_backbone(config: ModelConfig, *, seed: int, drop_path: float = 0.0) 
 def _assemble(config: ModelConfig, drop_path: float) -> Backbone:
     spec = find_spec(config.backbone)
     pooling = _pooling(config, spec)
-    if config.image_size % spec.patch:
-        raise ConfigError(
-            f"image_size {config.image_size} is not a multiple of {spec.patch}",
-            where="model.image_size",
-            fix=f"take {max(1, round(config.image_size / spec.patch)) * spec.patch}",
-        )
-    network = _network(spec, config.image_size, drop_path)
-    return Backbone(config.backbone, spec, network, image_size=config.image_size, pooling=pooling)
+    for name, side in (("image_size", config.image_size), ("image_width", config.image_width)):
+        if side % spec.patch:
+            raise ConfigError(
+                f"{name} {side} is not a multiple of {spec.patch}",
+                where=f"model.{name}",
+                fix=f"take {max(1, round(side / spec.patch)) * spec.patch}",
+            )
+    width = config.image_width or config.image_size
+    network = _network(spec, (config.image_size, width), drop_path)
+    return Backbone(
+        config.backbone, spec, network, image_size=config.image_size, image_width=width, pooling=pooling
+    )
 
 
 def _parts(config: ModelConfig) -> list[ModelConfig]:
@@ -111,7 +115,7 @@ def _pooling(config: ModelConfig, spec: BackboneSpec) -> Pooling:
     return config.pooling
 
 
-def _network(spec: BackboneSpec, image_size: int, drop_path: float) -> Any:
+def _network(spec: BackboneSpec, image_size: tuple[int, int], drop_path: float) -> Any:
     import timm
 
     settings: dict[str, Any] = {"pretrained": False, "num_classes": 0, "drop_path_rate": drop_path}
@@ -140,6 +144,7 @@ def save_backbone(backbone: Backbone, folder: Path) -> Path:
         {
             "name": backbone.name,
             "image_size": backbone.image_size,
+            "image_width": backbone.image_width,
             "pooling": backbone.pooling,
             "fingerprint": backbone.fingerprint(),
         },
@@ -155,6 +160,7 @@ def load_backbone(folder: Path, *, drop_path: float = 0.0, checkpointing: bool =
             backbone=settings["name"],
             weights=str(folder / WEIGHTS_FILE),
             image_size=settings["image_size"],
+            image_width=settings.get("image_width", 0),
             pooling=settings["pooling"],
         )
         expected = settings["fingerprint"]

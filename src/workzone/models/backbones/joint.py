@@ -24,11 +24,11 @@ class JointBackbone(Backbone):
 
     def __init__(self, parts: Sequence[Backbone]) -> None:
         nn.Module.__init__(self)
-        if len(parts) < 2 or len({p.image_size for p in parts}) != 1:
+        if len(parts) < 2 or len({(p.image_size, p.image_width) for p in parts}) != 1:
             raise ValueError("a joint backbone needs two or more parts of one image size")
         self.network = nn.ModuleList(parts)
         self.name = SEPARATOR.join(p.name for p in parts)
-        self.image_size = parts[0].image_size
+        self.image_size, self.image_width = parts[0].image_size, parts[0].image_width
         self.embedding_dim = sum(p.embedding_dim for p in parts)
         self.patch = math.lcm(*(p.patch for p in parts))
         self.licence = " and ".join(dict.fromkeys(p.licence for p in parts))

@@ -36,9 +36,9 @@ class Slack(Notifier):
 
     def send(self, alarms: Sequence[Alarm]) -> None:
         """Post one message."""
-        text = f"*{subject(alarms)}*\n{body(alarms)}"
+        text = f"*{subject(alarms)}*\n{body(alarms)}"[:SLACK_CHARACTERS]
         # Slack reads these three as markup; from a file name they could make links or mentions.
-        text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")[:SLACK_CHARACTERS]
+        text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         post_json(secret(self.url_env), {"text": text}, timeout=self.timeout)
 
 

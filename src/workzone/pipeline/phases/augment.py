@@ -12,9 +12,11 @@ from workzone.pipeline.phase import Context, PhaseSpec
 
 def _run(context: Context) -> None:
     from workzone.models.backbones import create_backbone, load_backbone
+    from workzone.training.check import check_settings
     from workzone.training.search import search_policy
 
     config, artifacts, settings = context.config, context.artifacts, context.config.train
+    check_settings(config)
     train = context.open(TrainData)
     extra = {"drop_path": settings.drop_path, "checkpointing": settings.checkpointing}
     if config.pretrain.method == "none":

@@ -25,6 +25,7 @@ from workzone.pipeline.variants import ENGINE_KEYS, main_variant, variants
 from workzone.predictions import FloatArray, Predictions
 
 if TYPE_CHECKING:
+    from workzone.evaluation.inputs import Evaluated
     from workzone.evaluation.summary import Summary
 
 
@@ -54,6 +55,7 @@ def _run(context: Context) -> None:
         stored = read_json(artifacts.calibration(variant))
         certificate = Certificate.model_validate(read_json(artifacts.certificate(variant)))
         parts = (read_preprocessing(context), engine, calibrator, policy, certificate)
+        decider = Decider(artifacts.engine(variant), *parts)
         evaluated = Evaluated(
             predictions=predictions,
             # Of a cascade: the probability of the stage where the image stopped, by which its images are ranked.
@@ -79,14 +81,14 @@ def _run(context: Context) -> None:
             uncertainty=read_json(artifacts.uncertainty(variant)),
             certificate=certificate,
             meta=_meta(context, variant),
-            overlay=overlay_of(Decider(artifacts.engine(variant), *parts)),
+            overlay=overlay_of(decider),
         )
         if variant != main_variant(config):
             summary = summarise(evaluated, config.evaluate, seed=config.seed, progress=lambda _: None)
             write_json(artifacts.evaluate_variant(variant), summary.to_dict())
             others[variant] = probability
             continue
-        _save_scores(artifacts.test_scores, predictions, evaluated.decisions)
+        save_scores(artifacts.test_scores, predictions, evaluated.decisions)
         if cascade is not None and stages is not None:
             groups = evaluated.groups if config.evaluate.by_group else predictions.ids
             report = cascade_report(
@@ -100,6 +102,7 @@ def _run(context: Context) -> None:
                 seed=config.seed,
             )
             write_cascade(report, artifacts.evaluate)
+        _robustness(context, evaluated, decider)
         with context.progress.bar("figures and report") as advance:
             steps = [0]
 
@@ -110,6 +113,27 @@ def _run(context: Context) -> None:
             summary = evaluate(evaluated, config.evaluate, artifacts.evaluate, seed=config.seed, progress=step)
             advance(20, 20)
         track(config, artifacts.tracking, context.spec.name, figures=_figures(summary))
+
+
+def _robustness(context: Context, evaluated: Evaluated, decider: Decider) -> None:
+    """Changed pictures of some test images; the report that is written next shows what is found."""
+    from workzone.evaluation.changes import corruption_changes, streetvision_changes
+    from workzone.evaluation.figures import Draws
+    from workzone.evaluation.robustness import robustness
+    from workzone.evaluation.robustness_output import write_robustness
+    from workzone.pipeline.external import picture_scorer
+
+    settings, seed = context.config.evaluate, context.config.seed
+    if not settings.robustness:
+        return
+    draws = Draws(settings.resamples, settings.interval, settings.level, settings.by_group, seed)
+    score = picture_scorer(decider, workers=context.config.compute.workers)
+    changes = (*corruption_changes(levels=settings.robustness_levels), *streetvision_changes())
+    with context.progress.bar("changed pictures") as advance:
+        found = robustness(
+            evaluated, score, n=settings.robustness, draws=draws, seed=seed, changes=changes, progress=advance
+        )
+    write_robustness(found, context.artifacts.evaluate)
 
 
 def calibration_note(stored: Mapping[str, Any]) -> str:
@@ -133,7 +157,8 @@ def read_decision(context: Context, variant: str) -> tuple[Calibrator, Policy]:
     return calibration.from_dict(read_json(a.calibrator(variant))), decisions.from_dict(read_json(a.policy(variant)))
 
 
-def _save_scores(path: Any, predictions: Predictions, decided: decisions.Decisions) -> None:
+def save_scores(path: Any, predictions: Predictions, decided: decisions.Decisions) -> None:
+    """Write what was scored and decided, one row per image."""
     names = np.array([decisions.types.NAMES[int(c)] for c in decided.codes])
     columns = {**predictions.columns, "probability": decided.probability, "decision": names}
     if decided.stage is not None and decided.cost is not None:
@@ -158,7 +183,7 @@ def _meta(context: Context, variant: str) -> dict[str, Any]:
 
 SPEC = PhaseSpec(
     name="evaluate",
-    version=2,
+    version=3,
     config=(
         "seed",
         "evaluate",

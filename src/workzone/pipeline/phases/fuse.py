@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
 from workzone.config.models import FuseConfig
@@ -49,8 +48,10 @@ def mixed(features: Features, data: RoleData, config: FuseConfig) -> Features:
     Raises:
         DataError: the manifest does not hold them.
     """
+    from workzone.training.datasets import usable_weights
+
     if config.mixture != "none":
-        draw, weigh = (_weights(data, name) for name in ("sample_weight", "loss_weight"))
+        draw, weigh = (usable_weights(data, name, "fuse.mixture") for name in ("sample_weight", "loss_weight"))
         before = 1.0 if features.weights is None else features.weights
         features = replace(features, draw=draw, weights=(before * weigh).astype(np.float32))
     if config.mixture == "adaptive" or config.dann:
@@ -59,17 +60,6 @@ def mixed(features: Features, data: RoleData, config: FuseConfig) -> Features:
             raise DataError("the images have no column domain_set or source", where="fuse.mixture or fuse.dann")
         features = replace(features, sets=np.unique(named, return_inverse=True)[1].astype(np.int64))
     return features
-
-
-def _weights(data: RoleData, name: str) -> NDArray[np.float64]:
-    found = data.columns.get(name)
-    if found is None or found.dtype.kind != "f" or not np.isfinite(found).all() or (found < 0).any() or not found.any():
-        raise DataError(
-            f"the training images lack usable numbers in the column {name}",
-            where="fuse.mixture",
-            fix="make the manifest with: workzone data fuse A B --strategy NAME --out manifest.parquet",
-        )
-    return np.asarray(found, dtype=np.float64)
 
 
 SPEC = PhaseSpec(

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from workzone.config import RunConfig
 from workzone.data.roles import Role
 from workzone.errors import DataError
 from workzone.files import atomic_path, sha256_json
-from workzone.pipeline.artifacts import Artifacts
+from workzone.pipeline import reading
 from workzone.pipeline.phase import Context, PhaseSpec
+from workzone.pipeline.reading import workers
+
+if TYPE_CHECKING:
+    from workzone.data.manifest import Manifest
+
+__all__ = ["SPEC", "outside", "workers"]
 
 
 def _run(context: Context) -> None:
-    from workzone.data.sources.build import build_manifest
     from workzone.data.splits import make_splits
 
     config, artifacts = context.config, context.artifacts
@@ -23,18 +32,10 @@ def _run(context: Context) -> None:
 
         with context.progress.bar("drawing scenes") as advance:
             write_dataset(artifacts.synthetic, config.source.synthetic_images, seed=config.seed, progress=advance)
-    source = _source(config, artifacts)
-    with context.progress.bar("reading images") as advance:
-        manifest = build_manifest(
-            _location(config, artifacts),
-            source=source,
-            strict=not config.source.skip_unreadable,
-            progress=advance,
-            workers=workers(config),
-            max_pixels=config.compute.max_pixels,
-        )
+    manifest = reading.read_manifest(config, artifacts, context.progress)
+    from workzone.data.quality.review import DROPPED, apply_review, read_review
+
     if config.source.review is not None:
-        from workzone.data.quality.review import apply_review, read_review
 
         applied = apply_review(manifest, read_review(config.source.review))
         manifest = applied.manifest
@@ -54,10 +55,21 @@ def _run(context: Context) -> None:
         )
     shares = {r: getattr(config.split, r) for r in ("train", "val_select", "val_calib", "val_test")}
     splits = make_splits(
-        manifest, shares, seed=config.seed, near_duplicates=config.split.near_duplicates, given=config.split.file
+        manifest,
+        shares,
+        seed=config.seed,
+        near_duplicates=config.split.near_duplicates,
+        cell_metres=config.split.metres or None,
+        columns=config.split.columns,
+        embeddings=_embeddings(context, manifest),
+        similarity=config.split.similarity,
+        given=config.split.file,
     )
     if manifest.rejected.height:
-        context.progress.message(f"  {manifest.rejected.height} unreadable images left out, see {artifacts.rejected}")
+        dropped = int(manifest.rejected["reason"].str.starts_with(DROPPED).sum())
+        said = [(manifest.rejected.height - dropped, "unreadable"), (dropped, "reviewed")]
+        counts = " and ".join(f"{n} {what}" for n, what in said if n)
+        context.progress.message(f"  {counts} images left out, see {artifacts.rejected}")
     with atomic_path(artifacts.rejected) as partial:
         manifest.rejected.write_csv(partial)
     manifest.save(artifacts.manifest)
@@ -68,44 +80,23 @@ def _run(context: Context) -> None:
         context.progress.message(f"  {role}: {sum(total.values())} images, {total['roadwork']} roadwork")
 
 
-def _location(config: RunConfig, artifacts: Artifacts) -> Path:
-    return artifacts.synthetic / "metadata.csv" if config.data == "synthetic" else Path(config.data)
+def _embeddings(context: Context, manifest: Manifest) -> NDArray[np.float32] | None:
+    """(N, D) of the whole pictures by the backbone of the run as it comes, None where likeness joins nothing."""
+    config = context.config
+    if not config.split.similarity or config.split.file is not None:
+        return None
+    from workzone.pipeline.embedding import embed_manifest, whole_picture
 
-
-def _source(config: RunConfig, artifacts: Artifacts):  # type: ignore[no-untyped-def]
-    from workzone.data.sources import build
-    from workzone.data.sources.base import NEGATIVE_NAMES, POSITIVE_NAMES, SOURCES, ClassNames
-
-    kind = config.source.kind
-    if config.data == "synthetic" or kind == "synthetic":
-        kind = "table"
-    if kind == "auto":
-        kind = build.detect(_location(config, artifacts))  # type: ignore[assignment]
-    cls = SOURCES[kind]
-    classes = ClassNames((*POSITIVE_NAMES, *config.source.positive), (*NEGATIVE_NAMES, *config.source.negative))
-    names = {f.name for f in cls.__dataclass_fields__.values()} if hasattr(cls, "__dataclass_fields__") else set()
-    return cls(**({"classes": classes} if "classes" in names else {}))
+    with tempfile.TemporaryDirectory() as folder:
+        return whole_picture(embed_manifest(manifest, config, folder=Path(folder), progress=context.progress))
 
 
 def outside(config: RunConfig) -> str:
-    """Hash of what the data say and hold: every row as it is read, and size and time of every image."""
-    if config.data == "synthetic":
-        return "synthetic"
-    place = Path(config.data)
-    if not place.exists():
-        raise DataError("there is no such file or folder", where=config.data, fix="check data=PATH")
-    listing = _source(config, Artifacts(config.out)).read(place)
-    rows = []
-    for name in listing.frame["path"].to_list():
-        path = listing.root / str(name)
-        stat = path.stat() if path.is_file() else None
-        rows.append([str(name), stat.st_size if stat else -1, stat.st_mtime_ns if stat else -1])
-    return sha256_json([listing.frame.write_csv(), sorted(rows)])
-
-
-def workers(config: RunConfig) -> int:
-    """Threads that decode images."""
-    return config.compute.workers or len(os.sched_getaffinity(0))
+    """Hash of the data, and of the backbone where the split goes by likeness."""
+    stamp = reading.outside(config)
+    if not config.split.similarity:
+        return stamp
+    return sha256_json([stamp, config.model.model_dump(mode="json"), config.views.model_dump(mode="json")])
 
 
 SPEC = PhaseSpec(

@@ -19,10 +19,12 @@ def _run(context: Context) -> None:
     from workzone.data.manifest import Manifest
     from workzone.data.splits import Splits
     from workzone.models.backbones import save_backbone
+    from workzone.training.check import check_settings
     from workzone.training.pretraining.pool import gather
     from workzone.training.pretraining.run import pretrain_backbone
 
     config, artifacts, settings = context.config, context.artifacts, context.config.pretrain
+    check_settings(config)
     context.open(TrainData)
     manifest, splits = Manifest.load(artifacts.manifest), Splits.load(artifacts.splits)
     with context.progress.bar("reading images without labels") as advance:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,16 +28,20 @@ def _run(context: Context) -> None:
     from workzone.export.onnx import export_backbone
     from workzone.models.backbones import create_backbone, load_backbone
     from workzone.models.storage import save_head
+    from workzone.training.check import check_settings
+    from workzone.training.datasets import check_names
     from workzone.training.probe import fit_probe
 
     config, artifacts = context.config, context.artifacts
+    check_settings(config)
     train, select = context.open(TrainData), context.open(SelectData)
     settings = config.train
+    check_names(train, settings)
     if config.pretrain.method == "none":
         backbone = create_backbone(config.model, drop_path=settings.drop_path, checkpointing=settings.checkpointing)
     else:
         backbone = load_backbone(artifacts.pretrain, drop_path=settings.drop_path, checkpointing=settings.checkpointing)
-    pre = Preprocessing(image_size=backbone.image_size, views=config.views)
+    pre = Preprocessing(image_size=backbone.image_size, image_width=backbone.image_width, views=config.views)
     curve: dict[str, object] = {}
     if settings.method != "frozen":
         if config.augment.search:
@@ -52,11 +57,24 @@ def _run(context: Context) -> None:
         save_backbone(backbone, artifacts.adapted)
     engine = OnnxRuntimeEngine.open(artifacts.backbone_onnx, threads=config.compute.threads, head=False)
     features = {data.role: _features(context, data, engine) for data in (train, select)}
+    features[train.role] = _weighed(features[train.role], train, settings)
     with context.progress.bar("training the head of one view") as advance:
         fit = fit_probe(features[train.role], features[select.role], settings, seed=config.seed, progress=advance)
     save_head(fit.head, artifacts.train, name="probe")
     track_heads(context, fit)
     write_json(artifacts.train_metrics, {"adaptation": curve, "probe": fit.metrics(), "licence": backbone.licence})
+
+
+def _weighed(features: Features, data: TrainData, settings: TrainConfig) -> Features:
+    """``features`` with the weights of the manifest, where ``train.mixture`` says so."""
+    from workzone.training.datasets import data_sets
+
+    if settings.mixture == "none":
+        return features
+    known = data_sets(data, settings)
+    assert known.draw is not None
+    assert known.weights is not None
+    return replace(features, draw=known.draw.numpy(), weights=known.weights.numpy())
 
 
 def _adapt(
@@ -74,7 +92,7 @@ def _adapt(
             tracking=config.tracking, layout=layout,
         )  # fmt: skip
         return adapted.backbone, adapted.metrics
-    if settings.nodes > 1:
+    if settings.nodes > 1 and settings.launcher != "ray":
         command = " ".join(launch_command(settings, folder / "job"))
         context.progress.message(f"  waiting for {settings.nodes - 1} more machines to run: {command}")
     return adapt_distributed(

@@ -31,11 +31,16 @@ function begin(model) {
   columns.classList.toggle("hidden", model.columns.length === 0);
 }
 
+function sameBundle(answer) {
+  return answer.bundle.sha256 === served.bundle.sha256;
+}
+
 /** Probability on a line from 0 to 1, with the thresholds of the policy. */
 function bar(answer) {
   const width = 300;
   const x = (p) => 10 + p * (width - 20);
-  const thresholds = [...new Set(Object.values(served.thresholds))];
+  // Another bundle may have answered, whose thresholds are not known here.
+  const thresholds = sameBundle(answer) ? [...new Set(Object.values(served.thresholds))] : [];
   const at = thresholds.map(percent).join(" and ");
   const label = `Probability of roadwork ${percent(answer.probability)}${at ? `; thresholds at ${at}` : ""}`;
   const drawing = make("svg", { class: "bar", viewBox: `0 0 ${width} 46`, role: "img", "aria-label": label });
@@ -108,6 +113,7 @@ function showAnswer(element, file, answer, seconds) {
     ["Views looked at", String(answer.views.length)],
     ...Object.entries(answer.uncertainty).map(([k, v]) => [k.replaceAll("_", " "), v.toFixed(3)]),
     ["Time", `${seconds.toFixed(2)} s`],
+    ...(sameBundle(answer) ? [] : [["Answered by", `${answer.bundle.name} (${answer.bundle.role})`]]),
   ];
   for (const [name, value] of rows) facts.append(make("dt", {}, name), make("dd", {}, value));
   element.replaceChildren(
@@ -141,7 +147,7 @@ async function predict(file) {
     const headers = { "Content-Type": "application/octet-stream" };
     const answer = await (await ask(`v1/predict?${query}`, { method: "POST", body: file, headers })).json();
     showAnswer(element, file, answer, (performance.now() - began) / 1000);
-    showPromise(answer.certificate);
+    if (sameBundle(answer)) showPromise(answer.certificate);
     return true;
   } catch (error) {
     element.replaceChildren(make("h2", {}, file.name || "Pasted picture"), make("p", { class: "bad" }, error.message));

@@ -40,7 +40,7 @@ async function showNext() {
   if (!queue.length) return;
   const item = queue[0];
   const when = new Date(item.time * 1000).toLocaleString();
-  byId("about").textContent = `${when}. ${item.reason}.${item.disputed ? " Others disagree about this one." : ""}`;
+  byId("about").textContent = `${when}.${item.disputed ? " Others disagree about this one." : ""}`;
   byId("shown").src = await picture(item.sha256);
   if (queue[1]) picture(queue[1].sha256).catch(() => {}); // fetched ahead; an error is shown when its turn comes
 }

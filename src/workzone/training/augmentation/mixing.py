@@ -19,7 +19,14 @@ MIXED = 0.9
 
 
 def mix(
-    images: Tensor, labels: Tensor, generator: torch.Generator, *, mixup: float, cutmix: float, any_pair: bool = False
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    *,
+    mixup: float,
+    cutmix: float,
+    any_pair: bool = False,
+    sets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One of the wanted methods on a batch, with soft labels.
 
@@ -31,6 +38,7 @@ def mix(
         cutmix: alpha of CutMix, 0 for none.
         any_pair: whether CutMix pastes into an image of the other class. The label then follows the area, which is
             wrong where the one cone of a picture was pasted over; without it both have the same label, which stays.
+        sets: (B,) code of the data set of each image, where CutMix pastes from another data set only; None for any.
     """
     wanted = [name for name, alpha in (("mixup", mixup), ("cutmix", cutmix)) if alpha]
     if not wanted or len(labels) < 2:
@@ -41,6 +49,8 @@ def mix(
         torch.manual_seed(seed)
         if chosen == "mixup":
             return _apply(_method("MixUp", mixup), images, labels)
+        if sets is not None:
+            return paste_across(images, labels, sets, cutmix, any_pair=any_pair)
         if any_pair:
             return _apply(_method("CutMix", cutmix), images, labels)
         out = images.clone()
@@ -48,6 +58,33 @@ def mix(
             if int(rows.sum()) > 1:
                 out[rows] = _apply(_method("CutMix", cutmix), images[rows], labels[rows])[0]
         return out, labels
+
+
+def paste_across(
+    images: Tensor, labels: Tensor, sets: Tensor, alpha: float, *, any_pair: bool
+) -> tuple[Tensor, Tensor]:
+    """CutMix of which each image (B, 3, S, S) takes its rectangle from a random image of another data set.
+
+    With ``any_pair`` the label follows the area, else the partner has the same label. An image without a partner stays
+    as it is. One rectangle serves the batch, as in the paper; its share is drawn from Beta(alpha, alpha).
+    """
+    b, side = len(labels), images.shape[-1]
+    allowed = sets.unsqueeze(0) != sets.unsqueeze(1)
+    if not any_pair:
+        positive = labels.cpu() > 0.5
+        allowed &= positive.unsqueeze(0) == positive.unsqueeze(1)
+    chance = torch.where(allowed, torch.rand(b, b), -1.0)
+    partner = torch.where(allowed.any(dim=1), chance.argmax(dim=1), torch.arange(b)).to(images.device)
+    concentration = torch.tensor(float(alpha))
+    share = float(torch.distributions.Beta(concentration, concentration).sample())
+    half = 0.5 * side * (1.0 - share) ** 0.5
+    x, y = (float(v) * side for v in torch.rand(2))
+    x0, y0 = (max(0, round(c - half)) for c in (x, y))
+    x1, y1 = (min(side, round(c + half)) for c in (x, y))
+    out = images.clone()
+    out[..., y0:y1, x0:x1] = images[partner][..., y0:y1, x0:x1]
+    pasted = (x1 - x0) * (y1 - y0) / side**2
+    return out, labels + pasted * (labels[partner] - labels)
 
 
 def _method(name: str, alpha: float) -> Any:

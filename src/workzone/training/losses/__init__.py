@@ -43,6 +43,12 @@ _WHAT = {
     "stages": "the scores of two stages (phase fuse with more than one view)",
 }
 
+_FIX = {
+    "embeddings": "set {section}.hidden above 0, or take a loss of scores such as cross_entropy",
+    "groups": "write lcron(items=batch), give it to fuse.loss, or take cross_entropy",
+    "stages": "give it to fuse.loss with views.layout=grid, or take cross_entropy",
+}
+
 
 def create_loss(
     text: str, *, dim: int | None = None, pos_weight: float | None = None, where: str = "fuse.loss"
@@ -73,7 +79,11 @@ def create_loss(
 def require(loss: Loss, given: Collection[Need], *, soft_labels: bool = False, where: str = "fuse.loss") -> None:
     """Raise ConfigError where ``loss`` needs what is not ``given``, or cannot take soft labels that will come."""
     for need in sorted(loss.needs - set(given)):
-        raise ConfigError(f"the loss needs {_WHAT[need]}, which is not there", where=where)
+        raise ConfigError(
+            f"the loss needs {_WHAT[need]}, which is not there",
+            where=where,
+            fix=_FIX[need].format(section=where.partition(".")[0]),
+        )
     if soft_labels and not loss.soft_labels:
         raise ConfigError(
             "the loss has no meaning for mixed labels", where=where, fix="leave MixUp off, or take cross_entropy"

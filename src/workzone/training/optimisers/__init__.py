@@ -56,6 +56,7 @@ def make_optimizer(
     name: str = "adamw",
     total: int = 1,
     warmup: float = 0.0,
+    fused: bool = True,
 ) -> Optimizer:
     """Optimiser ``name`` for ``(module, peak learning rate)`` pairs, with ``weight_decay`` on matrices only.
 
@@ -65,13 +66,14 @@ def make_optimizer(
         name: member of the family.
         total: updates in all, for members with ramps of their own.
         warmup: share of them for warm-up, for members that warm up themselves.
+        fused: whether kernels may be fused, see ``Plan``.
 
     Raises:
         ConfigError: unknown name, or a member that has nothing to train.
     """
     method = find_method(name)
     groups = parameter_groups(parts, weight_decay, split=method.split)
-    return method.make(groups, Plan(total=max(1, total), warmup=round(total * warmup)))
+    return method.make(groups, Plan(total=max(1, total), warmup=round(total * warmup), fused=fused))
 
 
 def backward(loss: Tensor, *, create_graph: bool) -> None:

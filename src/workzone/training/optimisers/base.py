@@ -20,10 +20,13 @@ class Plan:
     Attributes:
         total: updates in all.
         warmup: updates of linear warm-up.
+        fused: whether kernels may be fused; fused ones undo the scaling of mixed precision by themselves, after
+            gradients were to be clipped.
     """
 
     total: int
     warmup: int
+    fused: bool = True
 
 
 @dataclass(frozen=True, slots=True)

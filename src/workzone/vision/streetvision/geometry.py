@@ -14,6 +14,7 @@ from PIL import Image
 Floats = NDArray[np.float32]
 SIDE = 224
 SCALE = (0.2, 1.0)
+PULL_MARGIN = 10
 _ATTEMPTS = 10
 
 
@@ -49,6 +50,27 @@ def crop_window(width: int, height: int, rng: np.random.Generator) -> tuple[int,
     return (height - side) // 2, (width - side) // 2, side
 
 
+def pull_window(
+    window: tuple[int, int, int], width: int, height: int, towards: tuple[int, int]
+) -> tuple[int, int, int]:
+    """``window`` (top, left, side) moved until it holds the point ``towards`` (x, y), as the validator does.
+
+    On the side of the point 10 pixels are left. The validator takes width for height in its limits, so on pictures that
+    are not square the window may end up to 10 pixels outside, where it is black.
+    """
+    top, left, side = window
+    x, y = towards
+    if x < left:
+        left = max(0, x - PULL_MARGIN)
+    elif x > left + side:
+        left = min(height - side, x - side + PULL_MARGIN)
+    if y < top:
+        top = max(0, y - PULL_MARGIN)
+    elif y > top + side:
+        top = min(width - side, y - side + PULL_MARGIN)
+    return top, left, side
+
+
 def rotate(
     pixels: NDArray[np.uint8], angle: float, window: tuple[int, int, int, int] | None = None
 ) -> NDArray[np.uint8]:
@@ -57,7 +79,8 @@ def rotate(
     Args:
         pixels: the picture.
         angle: in degrees.
-        window: top, left, height and width of the part of the result that is wanted; None for all of it.
+        window: top, left, height and width of the part of the result that is wanted, black where it reaches beyond;
+            None for all of it.
     """
     height, width = pixels.shape[:2]
     top, left, rows, columns = window or (0, 0, height, width)
@@ -72,6 +95,9 @@ def rotate(
     column = np.rint(((across + 1) * np.float32(width) - 1) / 2).astype(np.int64)
     row = np.rint(((down + 1) * np.float32(height) - 1) / 2).astype(np.int64)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    # The result is as large as the picture: a window that reaches beyond it is black there, whatever turns into it.
+    inside &= (np.arange(left, left + columns) >= 0) & (np.arange(left, left + columns) < width)
+    inside &= ((np.arange(top, top + rows) >= 0) & (np.arange(top, top + rows) < height))[:, None]
     found = pixels[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
     return np.asarray(np.where(inside[..., None], found, np.uint8(0)))
 

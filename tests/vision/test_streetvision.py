@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workzone.streetvision import geometry, opencv
-from workzone.streetvision.transforms import (
+from workzone.vision.streetvision import geometry, opencv
+from workzone.vision.streetvision.transforms import (
     DISTORTIONS,
     LEVELS,
     PROTOCOLS,
@@ -117,6 +117,38 @@ def test_crop_windows() -> None:
         assert 0.19 < min(shares) < 0.3
     # So wide that no square with a fifth of the area fits.
     assert geometry.crop_window(2000, 100, rng) == (0, 950, 100)
+
+
+def test_the_crop_of_a_painted_picture_holds_the_painted_place() -> None:
+    rng = np.random.default_rng(0)
+    moved = 0
+    for _ in range(300):
+        point = (int(rng.integers(0, 512)), int(rng.integers(0, 512)))
+        recipe = draw((512, 512), 1, np.random.default_rng(rng.integers(2**31)), P204, towards=point)
+        free = draw((512, 512), 1, np.random.default_rng(5), P204)
+        top, left, side = recipe.window or (0, 0, 0)
+        assert 0 <= left <= 512 - side
+        assert 0 <= top <= 512 - side
+        assert left <= point[0] <= left + side
+        assert top <= point[1] <= top + side
+        moved += draw((512, 512), 1, np.random.default_rng(5), P204, towards=point).window != free.window
+    assert moved > 30
+    assert geometry.pull_window((100, 100, 50), 512, 512, (120, 130)) == (100, 100, 50)
+    assert geometry.pull_window((100, 100, 50), 512, 512, (40, 300)) == (260, 30, 50)
+    assert draw((512, 512), 1, np.random.default_rng(5), LETTERBOX, towards=(3, 3)).window is None
+
+
+def test_the_validators_limits_take_width_for_height() -> None:
+    # Wide picture: the lower limit is that of the width, so the window ends 10 pixels below the picture.
+    assert geometry.pull_window((0, 0, 100), 400, 200, (50, 200)) == (110, 0, 100)
+    # and the right limit is that of the height: the window does not reach the point.
+    assert geometry.pull_window((0, 0, 100), 400, 200, (390, 50)) == (0, 100, 100)
+    white = np.full((200, 400, 3), 255, dtype=np.uint8)
+    cut = geometry.rotate(white, 0.0, (110, 0, 100, 100))
+    assert (cut[:90] == 255).all()
+    assert (cut[90:] == 0).all()
+    # What turns into the part below the picture was cut off by then.
+    assert (geometry.rotate(white, 15.0, (110, 150, 100, 100))[90:] == 0).all()
 
 
 def test_angles_are_uniform_in_twenty_degrees() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workzone.streetvision import geometry, opencv
-from workzone.streetvision.transforms import STRENGTHS
+from workzone.vision.streetvision import geometry, opencv
+from workzone.vision.streetvision.transforms import STRENGTHS
 
 pytestmark = pytest.mark.parity
 PIXELS = np.asarray(
@@ -52,6 +52,17 @@ def test_random_resized_crop_is_torchvisions(tv: Any) -> None:
     wanted = tv.functional.resized_crop(tensor(big), 10, 200, 700, 700, [224, 224], antialias=True)
     found = geometry.resize_unit(big[10:710, 200:900])
     np.testing.assert_allclose(found, wanted.permute(1, 2, 0).numpy(), atol=2e-6)
+
+
+def test_a_crop_beyond_the_picture_is_black_there_as_torchvision_pads_it(tv: Any) -> None:
+    turned = tv.functional.rotate(tensor(PIXELS), 17.0)
+    height, width = PIXELS.shape[:2]
+    window = (height - 60, width - 80, 70, 90)
+    wanted = tv.functional.crop(turned, *window).permute(1, 2, 0).numpy()
+    found = geometry.rotate(PIXELS, 17.0, window).astype(np.float32) / np.float32(255)
+    assert np.mean((found != wanted).any(axis=-1)) < 1e-3
+    assert not found[60:].any()
+    assert not found[:, 80:].any()
 
 
 @pytest.mark.parametrize("size", [(320, 180), (181, 320), (333, 202)])

@@ -34,6 +34,7 @@ class Given:
         registry: folder whose champion the bundle should be.
         url: of the running server.
         seconds: longest time of a question to it.
+        load: report of a load test.
     """
 
     bundle: Path
@@ -44,6 +45,7 @@ class Given:
     registry: Path | None = None
     url: str | None = None
     seconds: float = 5.0
+    load: Path | None = None
 
 
 def checklist(given: Given) -> list[Gate]:
@@ -130,6 +132,18 @@ def _registry(given: Given) -> tuple[bool, str]:
     return True, f"champion {champion}, previous {state.aliases['previous']}"
 
 
+def _load(given: Given) -> tuple[bool, str]:
+    from workzone.serving.load import LoadReport
+
+    if given.load is None:
+        return False, "not given: --load-test (workzone load)"
+    report, wanted = LoadReport.read(given.load), schema.read_manifest(given.bundle).sha256
+    if report.bundle_sha256 != wanted:
+        return False, f"it tested bundle {report.bundle_sha256[:12]}, not {wanted[:12]}"
+    problems = report.problems()
+    return not problems, "; ".join(problems) or f"{report.sentence()}, limit {report.limit_p99:g} ms"
+
+
 ROWS: Mapping[str, Callable[[Given], tuple[bool, str]]] = {
     "bundle verifies": _bundle,
     "certificate": _certificate,
@@ -141,6 +155,7 @@ ROWS: Mapping[str, Callable[[Given], tuple[bool, str]]] = {
     "API keys": _keys,
     "monitoring reference": _reference,
     "registry": _registry,
+    "load test": _load,
 }
 
 

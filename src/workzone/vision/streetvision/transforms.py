@@ -10,7 +10,8 @@ the base view). Levels 2 and 3 add distortions, each at a strength drawn from {0
 * noise and saturation work in YCbCr on values from 0 to 255 around a chroma centre of 0.5;
 * strength 0 is the identity; any other one passes through 8 bits by truncation.
 
-The crop of synthetic pictures is pulled towards the centre of the painted area; such pictures are not simulated.
+The crop of a synthetic picture is moved until it holds the centre of the painted area, where that is known
+(``towards``); the base view and the letterbox version do not look at it.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from workzone.streetvision import geometry, opencv
-from workzone.streetvision.geometry import SIDE
+from workzone.vision.streetvision import geometry, opencv
+from workzone.vision.streetvision.geometry import SIDE
 
 Bytes = NDArray[np.uint8]
 MAX_ANGLE = 20.0
@@ -99,8 +100,17 @@ class Recipe:
     noise_seed: int = 0
 
 
-def draw(size: tuple[int, int], level: int, rng: np.random.Generator, protocol: Protocol) -> Recipe:
+def draw(
+    size: tuple[int, int],
+    level: int,
+    rng: np.random.Generator,
+    protocol: Protocol,
+    *,
+    towards: tuple[int, int] | None = None,
+) -> Recipe:
     """What happens to a picture of ``size`` (width, height) at ``level``.
+
+    ``towards`` is the centre (x, y) of the painted area of a synthetic picture, in pixels, which the crop must hold.
 
     Raises:
         ValueError: unknown level.
@@ -111,6 +121,8 @@ def draw(size: tuple[int, int], level: int, rng: np.random.Generator, protocol: 
         return Recipe(0)
     angle = float(rng.uniform(-MAX_ANGLE, MAX_ANGLE))
     window = geometry.crop_window(*size, rng) if protocol.crop else None
+    if window is not None and towards is not None:
+        window = geometry.pull_window(window, *size, towards)
     names, strongest = DISTORTIONS[level]
     strengths = {name: int(rng.integers(0, strongest + 1)) for name in names}
     return Recipe(level, angle, window, strengths, int(rng.integers(2**63)))
@@ -217,20 +229,27 @@ def wire(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def augment(image: Image.Image, rng: np.random.Generator, protocol: Protocol | str = "2.0.4") -> Image.Image:
+def augment(
+    image: Image.Image,
+    rng: np.random.Generator,
+    protocol: Protocol | str = "2.0.4",
+    *,
+    towards: tuple[int, int] | None = None,
+) -> Image.Image:
     """A picture as a miner may get it: level drawn as ``protocol`` does, transformed, and through the JPEG of the wire.
 
     Args:
         image: RGB picture of any size.
         rng: source of all chance.
         protocol: version, or its name.
+        towards: centre (x, y) of the painted area of a synthetic picture, in pixels.
 
     Returns:
         RGB picture of 224 x 224.
     """
     version = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
     level = int(rng.choice(len(LEVELS), p=version.levels))
-    sent = transform(image, draw(image.size, level, rng, version), version)
+    sent = transform(image, draw(image.size, level, rng, version, towards=towards), version)
     return Image.open(io.BytesIO(wire(sent))).convert("RGB")
 
 

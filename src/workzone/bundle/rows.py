@@ -1,0 +1,69 @@
+"""One row about each image, as ``predict`` and ``score`` write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workzone.decisions.types import Decision
+from workzone.errors import ImageError, MissingExtraError
+from workzone.files import shown
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def image_row(path: PathLike[str], decision: Decision, *, views: bool = False) -> dict[str, Any]:
+    """Row of an image that was decided on."""
+    record = decision.to_dict()
+    if not views:
+        del record["views"]
+    return {"path": shown(path), **record, "error": None}
+
+
+def bad_row(path: PathLike[str], error: ImageError) -> dict[str, Any]:
+    """Row of an image that could not be used."""
+    return {"path": shown(path), "decision": None, "error": error.reason}
+
+
+def write_parquet(rows: Iterable[Mapping[str, Any]], path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write ``rows`` to ``path``; equal rows give equal bytes.
+
+    Args:
+        rows: about images, frames of videos included.
+        path: written as it is; the caller makes it atomic.
+        metadata: stored in the footer.
+
+    Raises:
+        MissingExtraError: polars is not installed.
+    """
+    types = _types()
+    import polars as pl
+
+    flat = [{k: row.get(k) for k in types} | {"prediction_set": row.get("prediction_set", [])} for row in rows]
+    frame = pl.DataFrame(flat, schema=types)
+    frame.write_parquet(path, metadata=None if metadata is None else dict(metadata))
+
+
+def _types() -> dict[str, pl.DataType]:
+    """Stated, since unreadable files alone would leave nothing to infer types from."""
+    try:
+        import polars as pl
+    except ImportError as error:
+        raise MissingExtraError("polars", "eval", feature="Parquet output") from error
+    return {
+        "path": pl.String(),
+        "decision": pl.String(),
+        "probability": pl.Float64(),
+        "log_odds": pl.Float64(),
+        "prediction_set": pl.List(pl.String()),
+        "reason": pl.String(),
+        "error": pl.String(),
+        "seconds": pl.Float64(),
+        "pooled_probability": pl.Float64(),
+        "pooled_decision": pl.String(),
+        "stage": pl.Int64(),
+        "cost": pl.Float64(),
+    }
