@@ -1,6 +1,6 @@
 """Adaptation, augmentation and pretraining on street images, each for the same CPU time, against the frozen default.
 
-    python benchmarks/training.py --images FOLDER_OR_TABLE [--dinov2 FILE] [--unlabelled TABLE] [--minutes 1.5]
+    python benchmarks/training.py --images FOLDER_OR_TABLE [--dinov2 FILE] [--unlabelled TABLE] [--minutes 1]
         [--folds 3] [--variants NAME ...] [--work FOLDER] [--out FILE] [--table | --cells]
 
 Folds of whole groups. A way that is trained with labels begins with the frozen default (backbone and head) of its fold,
@@ -372,7 +372,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="labelled folder or table with column hard_negative")
     parser.add_argument("--unlabelled", type=Path, help="table of further images; without it nothing is pretrained")
     parser.add_argument("--dinov2", type=Path, help="safetensors file of DINOv2 ViT-S/14 in timm's naming")
-    parser.add_argument("--minutes", type=float, default=1.5, help="CPU minutes of training of one fold")
+    parser.add_argument("--minutes", type=float, default=1.0, help="CPU minutes of training of one fold")
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--variants", nargs="*", choices=ORDER, help="ways, in this order; default all")
     parser.add_argument("--work", type=Path, default=default_cache_folder() / "benchmarks" / "training")

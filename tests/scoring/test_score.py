@@ -251,6 +251,7 @@ def test_killed_at_many_moments(pictures: Path, tmp_path: Path, workers: int) ->
     assert rows["path"].to_list() == names.read_text().splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_ray_makes_the_same_bytes(pictures: Path, whole: Path, tmp_path: Path, ray_environment: dict[str, str]) -> None:
     out = tmp_path / "out"

@@ -66,7 +66,7 @@ def test_schedule_free_keeps_the_weights_it_selected_by(monkeypatch):
     made, modes, make, evaluate = [], [], loop.make_optimizer, loop.evaluate
     monkeypatch.setattr(loop, "make_optimizer", lambda *a, **k: made.append(make(*a, **k)) or made[-1])
     monkeypatch.setattr(
-        loop, "evaluate", lambda *a: modes.append(made[-1].param_groups[0]["train_mode"]) or evaluate(*a)
+        loop, "evaluate", lambda *a, **k: modes.append(made[-1].param_groups[0]["train_mode"]) or evaluate(*a, **k)
     )
     done = fit(optimizer="schedule_free", epochs=3)
     held = features(48, 1, Role.VAL_SELECT)

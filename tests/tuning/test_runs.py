@@ -33,6 +33,7 @@ def test_folds_hold_every_open_image_once_and_no_other(tiny_run: Path) -> None:
     assert [f.ids(HELD_OUT) for f in other] != [f.ids(HELD_OUT) for f in folds]
 
 
+@pytest.mark.slow
 def test_an_ablation_from_the_command_line_and_again(tiny_run: Path, tmp_path: Path) -> None:
     words = tiny_words(tmp_path / "unused", tiny_run.parent / "cache", "split.train=0.6", "split.val_calib=0.1")
     call = ["ablate", *words, "--out", str(tmp_path / "a"), "--vary", "fuse.aggregator=logsumexp", "--folds", "2"]
