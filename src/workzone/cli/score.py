@@ -80,7 +80,8 @@ def score(
     told, call = summary["decisions"], summary["last_call"]
     speed = f", {call['images_per_second']:.1f} images/s" if call["images"] else ""
     _note(
-        f"{summary['n']:,} images in {summary['shards']:,} shards: {told['roadwork']:,} roadwork, "
+        f"{summary['n']:,} images in {summary['shards']:,} shard{'' if summary['shards'] == 1 else 's'}: "
+        f"{told['roadwork']:,} roadwork, "
         f"{told['no_roadwork']:,} no_roadwork, {told['abstain']:,} abstained, {summary['bad']:,} unreadable; "
         f"{call['images']:,} scored now{speed}"
     )
