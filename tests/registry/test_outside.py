@@ -170,7 +170,7 @@ def test_commands(make: Make, tmp_path: Path) -> None:
         ["registry", "power", "0.05", "0.1", "--json"],
         ["registry", "promote", "1.0.0", "--limit", "nonsense", *at],
         ["registry", "kserve", "--storage", "pvc://b/1"],
-        ["registry", "checklist", str(one)],
+        ["checklist", str(one)],
     ]
     found = []
     for words in lines:

@@ -16,7 +16,7 @@ def load(
     pause: float = typer.Option(0.0, "--pause", min=0.0, help="Seconds between an answer and the next question."),
     failed: float = typer.Option(0.0, "--failed", min=0.0, max=0.99, help="Share of requests that may fail."),
     api_key: str | None = typer.Option(None, "--api-key", help="To ask the server.", envvar="WORKZONE_API_KEY"),
-    out: Path = typer.Option(Path("load.json"), "--out", "-o", help="Report; 'registry checklist' reads it."),
+    out: Path = typer.Option(Path("load.json"), "--out", "-o", help="Report; 'workzone checklist' reads it."),
     html: Path | None = typer.Option(None, "--html", help="Page of Locust with the course of the test."),
 ) -> None:
     """Ask a server as many users would and report what it did. Exit 3 where the limits are not shown to hold."""

@@ -353,7 +353,6 @@ def kserve(
     typer.echo(kserve_yaml(name, image, storage), nl=False)
 
 
-@app.command("checklist")
 def checklist(
     bundle: Path = typer.Argument(..., help="Folder of the bundle."),
     limit: list[str] | None = _LIMIT,
