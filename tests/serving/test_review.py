@@ -199,3 +199,13 @@ def test_a_full_folder_keeps_what_it_has(store: ReviewStore) -> None:
 )
 def test_verdict(said: dict[str, str], expected: int | None) -> None:
     assert verdict(said) == expected
+
+
+def test_what_was_handed_over_is_kept_when_the_server_stops(tmp_path: Path) -> None:
+    store = ReviewStore(tmp_path / "keep", max_bytes=10**6)
+    for number in range(20):
+        store.keep_soon(b"%d" % number, ABSTAINED, Kept(f"r{number}", "s"))
+    store.close()
+    again = ReviewStore(tmp_path / "keep", max_bytes=10**6)
+    assert len(names(again, "ann")) == 20
+    again.close()

@@ -123,10 +123,10 @@ class ReviewStore:
         except sqlite3.Error as error:
             raise DataError(f"the review queue cannot be opened: {error}", where=str(folder)) from error
         self._lock = threading.Lock()
-        self._soon: queue.Queue[tuple[bytes, Decision, Kept]] = queue.Queue(_BACKLOG)
+        self._soon: queue.Queue[tuple[bytes, Decision, Kept] | None] = queue.Queue(_BACKLOG)
+        self._thread: threading.Thread | None = None
         self._size = sum(p.stat().st_size for p in self._pictures.iterdir() if p.is_file())
         self.full = False
-        threading.Thread(target=self._keep_forever, name="workzone-review", daemon=True).start()
 
     def _upgrade(self) -> None:
         self._db.execute("BEGIN IMMEDIATE")  # of several processes, one adds the columns
@@ -143,20 +143,36 @@ class ReviewStore:
         """
         if decision.label != "abstain" and not kept.sampled:
             return
+        if self._thread is None:
+            self._begin()
         try:
             self._soon.put_nowait((content, decision, kept))
         except queue.Full:
             log_line("review", request_id=kept.request_id, dropped="the disk is too slow")
 
+    def _begin(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=self._keep_forever, name="workzone-review", daemon=True)
+                thread.start()
+                self._thread = thread
+
     def _keep_forever(self) -> None:
-        while True:
-            content, decision, kept = self._soon.get()
+        while (handed := self._soon.get()) is not None:
+            content, decision, kept = handed
             try:
                 self.keep(content, decision, kept)
             except (OSError, sqlite3.Error) as error:
                 log_line("review", request_id=kept.request_id, dropped=str(error))
             finally:
                 self._soon.task_done()
+
+    def close(self) -> None:
+        """Keep what was handed over and close the database."""
+        if self._thread is not None:
+            self._soon.put(None)
+            self._thread.join(30.0)
+        self._db.close()
 
     def flush(self) -> None:
         """Wait until every picture that was handed over is kept."""

@@ -127,8 +127,9 @@ class Service:
         await self.batcher.close(self.settings.grace_seconds)
         if self.shadow is not None:
             await asyncio.to_thread(self.shadow.close)
-        if self.log is not None:
-            await asyncio.to_thread(self.log.close)
+        for store in (self.log, self.review):
+            if store is not None:
+                await asyncio.to_thread(store.close)
 
     async def _check_forever(self) -> None:
         while True:
