@@ -22,12 +22,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from views import embedded
 
 from workzone.bundle.cascade import chain_log_odds
-from workzone.bundle.embedding import EmbeddingCache, ViewEmbeddings, default_cache_folder, embed_images
+from workzone.bundle.embedding import ViewEmbeddings
 from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
 from workzone.config.load import load_config
 from workzone.config.models import FuseConfig, ModelConfig, RunConfig
+from workzone.config.views import ViewSpec
 from workzone.data.manifest import Manifest
 from workzone.data.roles import CalibData, Role
 from workzone.data.sources.build import build_manifest
@@ -37,7 +39,6 @@ from workzone.pipeline.cascade import plan_chain
 from workzone.predictions import logit
 from workzone.training.features import Features
 from workzone.training.fuse import fit_aggregator
-from workzone.vision import Preprocessing
 
 SHARES = {Role.TRAIN: 0.7, Role.VAL_SELECT: 0.1, Role.VAL_CALIB: 0.2}
 BUDGETS = "1,0.8,0.65,0.5,0.35,0.25,0.2,0.15,0.1"
@@ -197,28 +198,6 @@ def interval(draws: Scores) -> str:
     return f"{low:.3f} to {high:.3f}"
 
 
-def embedded(manifest: Manifest, model: ModelConfig) -> ViewEmbeddings:
-    """Embeddings of all images, from the cache where they are known."""
-    from workzone.export.onnx import export_backbone
-    from workzone.models.backbones import create_backbone
-
-    backbone = create_backbone(model)
-    pre = Preprocessing(image_size=backbone.image_size)
-    with tempfile.TemporaryDirectory() as folder:
-        file = export_backbone(backbone, Path(folder))
-        engine = OnnxRuntimeEngine.open(Path(folder), head=False)
-        return embed_images(
-            [str(p) for p in manifest.paths],
-            manifest.frame["sha256"].to_list(),
-            engine,
-            pre,
-            cache=EmbeddingCache(default_cache_folder(), engine, file, pre),
-            workers=1,
-            max_pixels=120_000_000,
-            progress=lambda done, total: print(f"\rembedding {done}/{total}", end="", file=sys.stderr),
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path)
@@ -238,10 +217,9 @@ def main() -> None:
         return
     manifest = build_manifest(args.images)
     frame = manifest.frame
-    views = {LITE: embedded(manifest, ModelConfig())}
+    views = {LITE: embedded(manifest, ModelConfig(), ViewSpec())}
     if args.dinov2:
-        views[DINO] = embedded(manifest, ModelConfig(backbone="dinov2_vits14", weights=str(args.dinov2)))
-    print(file=sys.stderr)
+        views[DINO] = embedded(manifest, ModelConfig(backbone="dinov2_vits14", weights=str(args.dinov2)), ViewSpec())
     labels = frame["label"].to_numpy().astype(np.int64)
     groups = np.array([str(g) for g in manifest.groups])
     sources = np.array([str(s) for s in frame["source"].to_list()])

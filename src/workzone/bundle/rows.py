@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from workzone.decisions.types import Decision
 from workzone.errors import ImageError, MissingExtraError
@@ -13,6 +14,43 @@ from workzone.files import shown
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from workzone.bundle.runtime import Decider
+    from workzone.vision.remote import Remote
+
+Place = TypeVar("Place", bound="Path | Remote")
+
+
+def answered(
+    detector: Decider,
+    places: Iterable[Place],
+    *,
+    workers: int,
+    max_pixels: int,
+    columns: Mapping[str, Any] | None,
+) -> Iterator[tuple[Place, Decision | ImageError]]:
+    """Every place with what came of it, in order, unusable ones in their turn; taken only a few ahead of the answers.
+
+    The arguments are those of ``Decider.predict``.
+    """
+    waiting: deque[Place] = deque()
+    errors: dict[int, ImageError] = {}
+
+    def taken() -> Iterator[Place]:
+        for place in places:
+            waiting.append(place)
+            yield place
+
+    at = 0
+    for index, decision in detector.predict(
+        taken(), on_error=errors.__setitem__, workers=workers, max_pixels=max_pixels, columns=columns
+    ):
+        for bad in range(at, index):
+            yield waiting.popleft(), errors.pop(bad)
+        yield waiting.popleft(), decision
+        at = index + 1
+    for bad, place in enumerate(waiting, at):
+        yield place, errors[bad]
 
 
 def image_row(path: PathLike[str], decision: Decision, *, views: bool = False) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from pathlib import Path
@@ -21,7 +20,6 @@ from workzone.files import IMAGE_SUFFIXES, shown
 if TYPE_CHECKING:
     from workzone.bundle.runtime import Decider
     from workzone.decisions import Decision
-    from workzone.errors import ImageError
     from workzone.vision.remote import Remote
 
     Place = Path | Remote
@@ -299,36 +297,17 @@ def _rows(
     honour: Callable[[Decision], Decision] | None,
 ) -> Iterator[dict[str, Any]]:
     """One row an image, in order, unreadable ones in their place; files are taken only a few ahead of the rows."""
-    from workzone.bundle.rows import bad_row, image_row
+    from workzone.bundle.rows import answered, bad_row, image_row
 
-    waiting: deque[Place] = deque()
-    errors: dict[int, ImageError] = {}
-
-    def taken() -> Iterator[Place]:
-        for path in files:
-            waiting.append(path)
-            yield path
-
-    def bad(index: int) -> dict[str, Any]:
-        error, path = errors.pop(index), waiting.popleft()
-        counts["unreadable"] += 1
-        _note(f"{shown(path)}: {error.reason}: {error.what}")
-        return bad_row(path, error)
-
-    at = 0
-    for index, decision in detector.predict(
-        taken(), on_error=errors.__setitem__, workers=threads, max_pixels=max_pixels, columns=columns
-    ):
-        while at < index:
-            yield bad(at)
-            at += 1
-        decision = decision if honour is None else honour(decision)
+    for path, answer in answered(detector, files, workers=threads, max_pixels=max_pixels, columns=columns):
+        if isinstance(answer, Exception):
+            counts["unreadable"] += 1
+            _note(f"{shown(path)}: {answer.reason}: {answer.what}")
+            yield bad_row(path, answer)
+            continue
+        decision = answer if honour is None else honour(answer)
         counts["abstain" if decision.label == "abstain" else "decided"] += 1
-        yield image_row(waiting.popleft(), decision, views=views)
-        at += 1
-    while waiting:
-        yield bad(at)
-        at += 1
+        yield image_row(path, decision, views=views)
 
 
 def _with_progress(rows: Iterator[dict[str, Any]], ticker: _Ticker) -> Iterator[dict[str, Any]]:

@@ -11,11 +11,7 @@ from workzone.config.base import Fraction, Positive, Section
 from workzone.config.terms import loss_text
 
 LossText = Annotated[str, BeforeValidator(loss_text)]
-AugmentName = Literal[
-    "none",
-    "light",
-    "standard",
-    "streetvision",
+PolicyName = Literal[
     "autoaugment",
     "trivialaugment",
     "randaugment_3",
@@ -25,6 +21,8 @@ AugmentName = Literal[
     "augmix_5",
     "augmix_7",
 ]
+"""Published policies."""
+AugmentName = Literal["none", "light", "standard", "streetvision", PolicyName]
 AUGMENTATIONS: tuple[str, ...] = get_args(AugmentName)
 OptimizerName = Literal["adamw", "sam", "asam", "sophia", "schedule_free", "ademamix", "muon"]
 
@@ -205,17 +203,7 @@ class AugmentConfig(Section):
 
     search: bool = Field(default=False, description="whether the phase runs at all")
     policies: tuple[AugmentName, ...] = Field(
-        default=(
-            "autoaugment",
-            "trivialaugment",
-            "randaugment_3",
-            "randaugment_5",
-            "randaugment_7",
-            "augmix_3",
-            "augmix_5",
-            "augmix_7",
-        ),
-        description="what is compared with train.augment",
+        default=get_args(PolicyName), description="what is compared with train.augment"
     )
     epochs: int = Field(default=3, ge=1, le=100, description="epochs of a trial")
     seeds: int = Field(default=1, ge=1, le=20, description="trials of each policy, from different seeds")

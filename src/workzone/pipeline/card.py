@@ -11,6 +11,14 @@ from workzone.decisions import Certificate
 
 _SHOWN = {"policy": ("coverage", "risk", "fnr", "fpr"), "argmax": ("mcc", "accuracy", "auroc", "recall", "specificity")}
 
+LIMITS = (
+    "## Limits",
+    "",
+    "The promise holds for images drawn like the certification images. Another camera, country or season is",
+    "another population: measure it (`workzone evaluate`) before relying on it.",
+    "",
+)
+
 
 def model_card(
     config: RunConfig, variant: str, metrics: Mapping[str, Any], certificate: Certificate, licence: str
@@ -19,14 +27,7 @@ def model_card(
     size = f"n {metrics['n']}, {metrics['prevalence']:.1%} roadwork, {metrics['n_groups']} groups"
     views = config.views
     lines = [
-        f"# {config.out.name}: roadwork in street images",
-        "",
-        "Says `roadwork`, `no_roadwork` or `abstain` about one street image. Label 1 means: active road work is",
-        "visible on or beside the road.",
-        "",
-        "## Promise",
-        "",
-        *(f"- {sentence}" for sentence in certificate.sentences()),
+        *opening(config.out.name, certificate),
         "",
         f"## Measured on the test role ({size})",
         "",
@@ -49,13 +50,23 @@ def model_card(
         f"- engine `{variant}`; calibrated and certified on the scores of this engine",
         f"- seed {config.seed}, workzone {__version__}",
         "",
-        "## Limits",
-        "",
-        "The promise holds for images drawn like the certification images. Another camera, country or season is",
-        "another population: measure it (`workzone evaluate`) before relying on it.",
-        "",
+        *LIMITS,
     ]
     return "\n".join(lines)
+
+
+def opening(name: str, certificate: Certificate) -> list[str]:
+    """Lines of a card up to the last promise."""
+    return [
+        f"# {name}: roadwork in street images",
+        "",
+        "Says `roadwork`, `no_roadwork` or `abstain` about one street image. Label 1 means: active road work is",
+        "visible on or beside the road.",
+        "",
+        "## Promise",
+        "",
+        *(f"- {sentence}" for sentence in certificate.sentences()),
+    ]
 
 
 def _size(config: RunConfig) -> str:

@@ -28,6 +28,7 @@ from workzone.pipeline.chain_card import chain_card
 from workzone.pipeline.chain_members import Member, certification_parts, look_cost, open_member, same_role
 from workzone.pipeline.environment import environment, git_commit
 from workzone.pipeline.phase import Progress
+from workzone.pipeline.phases.decide import rows_of, unfitted
 from workzone.predictions import FloatArray, Predictions
 from workzone.vision import open_views
 
@@ -85,16 +86,9 @@ def build_chain(runs: Sequence[Path], out: Path, options: ChainOptions, progress
         if len(given) != len(members):
             raise ConfigError(f"there are {len(members)} runs and {what} for {len(given)}", where=what)
     plan, calibrator = plan_chain(config, _rows(parts, data, first), first, looks, costs, mean=options.mean)
-    decide = config.decide
-    policy = CascadePolicy(
-        plan=plan,
-        budget=decide.budget,
-        target_fnr=decide.target_fnr,
-        delta=decide.delta,
-        min_coverage=decide.min_coverage,
-        if_not_certifiable=decide.if_not_certifiable,
-        unit=decide.unit,
-    )
+    settings = unfitted(CascadePolicy.name, config.decide.model_dump(), config.seed)
+    assert isinstance(settings, CascadePolicy)
+    policy = settings.with_plan(plan, config.decide.budget)
     stages, final = chain_log_odds(_rows(parts, data, second), plan)
     scored = replace(second, log_odds=final)
     policy = fit_policy(policy, calibrator, scored, calibration=first, uncertainty=stages)
@@ -155,8 +149,7 @@ def _decide(base: DecideConfig, words: Mapping[str, Any]) -> DecideConfig:
 def _rows(
     parts: Sequence[tuple[Engine, ViewEmbeddings]], data: CalibData, some: CalibData
 ) -> list[tuple[Engine, ViewEmbeddings]]:
-    row = {image_id: i for i, image_id in enumerate(data.ids.tolist())}
-    index = np.array([row[image_id] for image_id in some.ids.tolist()], dtype=np.int64)
+    index = np.array(rows_of(data, some), dtype=np.int64)
     return [(engine, views.take(index)) for engine, views in parts]
 
 

@@ -9,6 +9,7 @@ from workzone import __version__
 from workzone.bundle.schema import BundleManifest
 from workzone.decisions import Certificate
 from workzone.decisions.policies.cascade import CascadePolicy
+from workzone.pipeline.card import LIMITS
 
 
 def chain_card(
@@ -56,10 +57,6 @@ def chain_card(
         "- later models add to the score of earlier ones" if plan.mean else "- each model answers by its own score",
         f"- workzone {__version__}",
         "",
-        "## Limits",
-        "",
-        "The promise holds for images drawn like the certification images. Another camera, country or season is",
-        "another population: measure it (`workzone evaluate`) before relying on it.",
-        "",
+        *LIMITS,
     ]
     return "\n".join(lines)

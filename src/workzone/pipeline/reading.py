@@ -17,7 +17,7 @@ from workzone.pipeline.phase import Progress
 
 if TYPE_CHECKING:
     from workzone.data.manifest import Manifest
-    from workzone.data.sources.base import Source
+    from workzone.data.sources.base import Listing, Source
 
 
 def workers(config: RunConfig) -> int:
@@ -144,7 +144,11 @@ def outside(config: RunConfig) -> str:
         # The rows of a video or a shard take long to list; its size and time change with them.
         files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
         return sha256_json([[str(p.relative_to(place)), p.stat().st_size, p.stat().st_mtime_ns] for p in files])
-    listing = member.read(place)
+    return listing_hash(member.read(place))
+
+
+def listing_hash(listing: Listing) -> str:
+    """Hash of what a source has read: its rows, and size and time of every file."""
     rows = []
     for name in listing.frame["path"].to_list():
         path = listing.root / str(name)

@@ -6,7 +6,6 @@ images of their own, but not the run, gets both anew here.
 
 from __future__ import annotations
 
-import inspect
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from workzone import decisions
 from workzone.bundle import schema
 from workzone.bundle.embedding import EmbeddingCache, default_cache_folder, embed_images
 from workzone.bundle.engines import Engine, Scores, network_files, open_engine
@@ -33,16 +30,17 @@ from workzone.data.manifest import Manifest
 from workzone.data.roles import CalibData, Role
 from workzone.data.sources.build import build_manifest
 from workzone.data.splits import Splits, make_splits, open_role
-from workzone.decisions import POLICIES, Certificate, Policy, apply_policy, fit_policy, issue
+from workzone.decisions import Certificate, Policy, apply_policy, fit_policy, issue
 from workzone.decisions.policies.cascade import CascadePolicy
-from workzone.decisions.uncertainty import from_views
 from workzone.errors import BundleError, CheckFailedError, ConfigError, LeakageError
 from workzone.files import sha256_file, sha256_json
 from workzone.pipeline.artifacts import Artifacts
+from workzone.pipeline.card import opening
 from workzone.pipeline.phase import Progress
-from workzone.pipeline.phases.decide import network
+from workzone.pipeline.phases.decide import measures, unfitted
+from workzone.pipeline.phases.export import convert, range_views
 from workzone.predictions import Predictions
-from workzone.vision import Preprocessing, load_views, open_views
+from workzone.vision import Preprocessing, open_views
 from workzone.vision.decode import MAX_PIXELS
 
 _BASE = ("onnxruntime", "fp32")
@@ -116,8 +114,8 @@ def recalibrate(
         chosen = select(first, _candidates(origin, settings), folds=settings.folds, seed=seed, make=_maker(origin)).best
         probability = chosen.apply(second)
         policy = fit_policy(
-            _unfitted(origin.policy, seed), chosen, second, calibration=first,
-            uncertainty=_measures(scored, second, probability),
+            unfitted(origin.policy.name, origin.policy.to_dict()["parameters"], seed), chosen, second,
+            calibration=first, uncertainty=measures(scored, second, probability),
         )  # fmt: skip
         entries = {f"{schema.ENGINE}/{n}": sha256_file(network_folder / n) for n in network_files(engine)}
         certificate = issue(
@@ -195,37 +193,12 @@ def _convert(
             fix="give the bundle of onnxruntime-fp32",
         )
     progress.message(f"  making {engine}-{precision}")
-    views = _views(origin.preprocessing, images, seed, progress) if precision == "int8" else None
-    if engine == "openvino":
-        from workzone.export.openvino import to_openvino
-
-        to_openvino(base, target, "int8" if precision == "int8" else "fp32", views)
-    elif precision == "int8":
-        from workzone.export.quantise import quantise_onnx
-
-        assert views is not None
-        quantise_onnx(base, target, views)
-    else:
-        raise ConfigError(f"{engine} has no {precision}", where="--precision", fix="see docs/how-to/variants.md")
-
-
-def _views(pre: Preprocessing, images: CalibData, seed: int, progress: Progress) -> NDArray[np.uint8]:
-    """Views of images of the calibrator's part for the ranges of int8; those that certify have no say."""
-    assert images.paths is not None
-    count = min(ExportConfig().int8_images, len(images))
-    chosen = np.linspace(0, len(images) - 1, count).round().astype(int)
-    rng, kept = np.random.default_rng(seed), []
-
-    def fail(index: int, error: Exception) -> None:
-        raise error
-
-    with progress.bar("views for the ranges of int8") as advance:
-        paths = [Path(p) for p in images.paths[chosen].tolist()]
-        for done, pixels, _ in load_views(paths, pre, workers=2, on_error=fail):
-            tiles = rng.choice(np.arange(1, len(pixels)), size=min(2, len(pixels) - 1), replace=False)
-            kept.append(pixels[[0, *tiles.tolist()]])
-            advance(done + 1, count)
-    return np.concatenate(kept)
+    views = None
+    if precision == "int8":
+        # Images that certify have no say in the ranges.
+        count = ExportConfig().int8_images
+        views = range_views(images, origin.preprocessing, count=count, seed=seed, progress=progress)
+    convert(base, target, engine, precision, views)
 
 
 def _score(
@@ -259,23 +232,6 @@ def _maker(origin: Detector) -> Any:
         return create(name)
 
     return make
-
-
-def _unfitted(policy: Policy, seed: int) -> Policy:
-    """A policy of the same kind with the same targets."""
-    stored: Mapping[str, Any] = policy.to_dict()["parameters"]
-    known = inspect.signature(POLICIES[policy.name]).parameters
-    options = {k: v for k, v in stored.items() if k in known}
-    if "fit_model" in known and stored.get("gate_model") == "mlp":
-        options["fit_model"] = network(seed)
-    return decisions.create(policy.name, **options)
-
-
-def _measures(scored: Predictions, part: CalibData, probability: NDArray[np.float64]) -> Any:
-    if scored.view_log_odds is None:
-        return None
-    row = {name: i for i, name in enumerate(scored.ids.tolist())}
-    return from_views(probability, scored.view_log_odds[[row[i] for i in part.ids.tolist()]])
 
 
 def _parity(
@@ -332,14 +288,7 @@ def _parity(
 
 def _card(name: str, sha256: str, variant: str, certificate: Certificate, parity: Mapping[str, Any]) -> str:
     lines = [
-        f"# {name}: roadwork in street images",
-        "",
-        "Says `roadwork`, `no_roadwork` or `abstain` about one street image. Label 1 means: active road work is",
-        "visible on or beside the road.",
-        "",
-        "## Promise",
-        "",
-        *(f"- {sentence}" for sentence in certificate.sentences()),
+        *opening(name, certificate),
         "",
         "## How it was made",
         "",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workzone.bundle.rows import bad_row, image_row, write_parquet
+from workzone.bundle.rows import answered, bad_row, image_row, write_parquet
 from workzone.bundle.runtime import Detector
-from workzone.errors import ArtifactError, ImageError, MissingExtraError, WorkzoneError
+from workzone.errors import ArtifactError, MissingExtraError, WorkzoneError
 from workzone.files import atomic_path
 from workzone.monitoring.void import VoidMark
 from workzone.scoring.plan import Options, Output, Shard
@@ -96,28 +96,19 @@ class Scorer:
 
     def _rows(self, names: list[Path]) -> Iterator[dict[str, Any]]:
         """A row for each name, in order, unusable images in their place."""
-        errors: deque[tuple[int, ImageError]] = deque()
         options, mark = self.job.options, self.job.mark
-        at = 0
-
-        def failed(until: int) -> Iterator[dict[str, Any]]:
-            nonlocal at
-            while at < until:
-                index, error = errors.popleft()
-                yield bad_row(names[index], error)
-                at += 1
-
-        for index, decision in self._detector.predict(
+        answers = answered(
+            self._detector,
             (self.job.base / name for name in names),
-            on_error=lambda index, error: errors.append((index, error)),
             workers=self.job.threads,
             max_pixels=options.max_pixels,
             columns=dict(options.columns),
-        ):
-            yield from failed(index)
-            yield image_row(names[index], decision if mark is None else mark.honour(decision))
-            at += 1
-        yield from failed(len(names))
+        )
+        for name, (_, answer) in zip(names, answers, strict=True):
+            if isinstance(answer, Exception):
+                yield bad_row(name, answer)
+            else:
+                yield image_row(name, answer if mark is None else mark.honour(answer))
 
 
 def open_detector(job: Job) -> Detector:

@@ -14,7 +14,7 @@ from workzone import calibration
 from workzone.calibration import Calibrator
 from workzone.calibration.base import as_number, read_float
 from workzone.decisions.cascade.chain import MAX_MODELS, Model, chain_problem
-from workzone.errors import BundleError, DataError
+from workzone.errors import BundleError, ConfigError, DataError
 from workzone.predictions import FloatArray, IntArray
 
 MAX_POINTS = 64
@@ -186,6 +186,38 @@ class Plan:
     def nearest(self, budget: float) -> int:
         """Number of the dearest point with a mean cost of at most ``budget``; -1 where there is none."""
         return next((i for i, p in enumerate(self.points) if p.cost <= budget + 1e-9), -1)
+
+    def point_within(self, budget: float) -> int:
+        """Number of the dearest point that ``budget`` pays for: a share of the cost, or above 1 a number of views.
+
+        Raises:
+            ConfigError: even one look costs more, or the budget is neither.
+        """
+        # Views of several models have no common number.
+        views = 1 if self.models else len(self.order)
+        where = "policy 'cascade'"
+        if not 0.0 < budget <= max(views, 1):
+            if self.models:
+                raise ConfigError(
+                    f"a budget of {budget:g} is no share of the cost of the last model",
+                    where=where,
+                    fix="give a number in (0, 1]; views of several models cannot be counted together",
+                )
+            raise ConfigError(
+                f"a budget of {budget:g} is neither a share of the cost of all views nor a number of views",
+                where=where,
+                fix=f"give a number in (0, 1], or of views up to {views}",
+            )
+        share = budget / views if budget > 1.0 else budget
+        found = self.nearest(share)
+        if found < 0:
+            least = self.points[-1].cost
+            raise ConfigError(
+                f"a budget of {budget:g} is less than one look costs",
+                where=where,
+                fix=f"give at least {least:.3g}, the share of one look",
+            )
+        return found
 
     def stops(self, point: int, stage: int, log_odds: FloatArray) -> NDArray[np.bool_]:
         """(N,) True where images with these uncalibrated ``log_odds`` at ``stage`` (1 to S) are answered there."""

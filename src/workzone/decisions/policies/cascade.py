@@ -110,7 +110,7 @@ class CascadePolicy(CoveragePolicy):
         self.plan = plan if plan is not None else Plan.single()
         # A cascade of one stage has nothing to save, so any budget takes all views.
         self.budget = budget if plan is not None and len(plan.stages) > 1 else 1.0
-        self.active = self._choose(self.budget)
+        self.active = self.plan.point_within(self.budget)
         self.results: tuple[Tested, ...] = ()
         self.t_high = float("nan")
         self.n = 0
@@ -131,7 +131,7 @@ class CascadePolicy(CoveragePolicy):
             ConfigError: even one look costs more, or the budget is not a positive number.
         """
         other = copy.copy(self)
-        other.active, other.budget = self._choose(budget), budget
+        other.active, other.budget = self.plan.point_within(budget), budget
         if self.results:
             other.guarantees = (other.promise(other.active),)
         return other
@@ -151,33 +151,6 @@ class CascadePolicy(CoveragePolicy):
     def at_point(self, point: int) -> Self:
         """The same cascade at operating point number ``point``."""
         return self.at(self.plan.points[point].cost)
-
-    def _choose(self, budget: float) -> int:
-        # Views of several models have no common number.
-        views = 1 if self.plan.models else len(self.plan.order)
-        where = f"policy {self.name!r}"
-        if not 0.0 < budget <= max(views, 1):
-            if self.plan.models:
-                raise ConfigError(
-                    f"a budget of {budget:g} is no share of the cost of the last model",
-                    where=where,
-                    fix="give a number in (0, 1]; views of several models cannot be counted together",
-                )
-            raise ConfigError(
-                f"a budget of {budget:g} is neither a share of the cost of all views nor a number of views",
-                where=where,
-                fix=f"give a number in (0, 1], or of views up to {views}",
-            )
-        share = budget / views if budget > 1.0 else budget
-        found = self.plan.nearest(share)
-        if found < 0:
-            least = self.plan.points[-1].cost
-            raise ConfigError(
-                f"a budget of {budget:g} is less than one look costs",
-                where=where,
-                fix=f"give at least {least:.3g}, the share of one look",
-            )
-        return found
 
     def fit(
         self, data: CalibData, probability: FloatArray, uncertainty: Mapping[str, FloatArray] | None = None
@@ -337,7 +310,7 @@ class CascadePolicy(CoveragePolicy):
         policy.plan = Plan.from_dict(parameters.get("plan"))
         policy.budget = read_float(parameters, "budget", low=0.0, high=float(len(policy.plan.order)))
         try:
-            policy.active = policy._choose(policy.budget)
+            policy.active = policy.plan.point_within(policy.budget)
         except ConfigError as error:
             raise BundleError(f"the stored policy is impossible: {error.what}") from error
         policy.t_high = read_float(parameters, "t_high", low=0.0, high=1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -64,12 +65,16 @@ def _run(context: Context) -> None:
 
 def make_policy(config: RunConfig) -> Policy:
     """The unfitted policy of the configuration."""
-    chosen = config.decide
-    known = inspect.signature(POLICIES[chosen.policy]).parameters
-    options: dict[str, Any] = {k: v for k, v in chosen.model_dump().items() if k in known}
-    if "fit_model" in known and chosen.gate_model == "mlp":
-        options["fit_model"] = network(config.seed)
-    return decisions.create(chosen.policy, **options)
+    return unfitted(config.decide.policy, config.decide.model_dump(), config.seed)
+
+
+def unfitted(name: str, settings: Mapping[str, Any], seed: int) -> Policy:
+    """A policy with those of ``settings`` that it knows; ``seed`` is that of the network of a gate."""
+    known = inspect.signature(POLICIES[name]).parameters
+    options = {k: v for k, v in settings.items() if k in known}
+    if "fit_model" in known and settings.get("gate_model") == "mlp":
+        options["fit_model"] = network(seed)
+    return decisions.create(name, **options)
 
 
 def plan_policy(
@@ -87,8 +92,7 @@ def plan_policy(
     """
     engine = open_variant(context, variant)
     views = embed_role(context, data, engine, f"export/{variant}")
-    row = {image_id: i for i, image_id in enumerate(data.ids.tolist())}
-    one, two = (np.array([row[i] for i in part.ids.tolist()], dtype=np.int64) for part in (first, second))
+    one, two = (np.array(rows_of(data, part), dtype=np.int64) for part in (first, second))
     plan = plan_cascade(context.config, engine, first, views.take(one), calibrator)
     return policy.with_plan(plan, context.config.decide.budget), stage_log_odds(engine, views.take(two), plan)
 
@@ -147,9 +151,9 @@ def measures(predictions: Predictions, data: CalibData, probability: FloatArray)
     return from_views(probability, predictions.view_log_odds[rows_of(predictions, data)])
 
 
-def rows_of(predictions: Predictions, data: CalibData) -> list[int]:
-    """Row in ``predictions`` of each image of ``data``."""
-    row = {image_id: i for i, image_id in enumerate(predictions.ids.tolist())}
+def rows_of(whole: Predictions | CalibData, data: CalibData) -> list[int]:
+    """Row in ``whole`` of each image of ``data``."""
+    row = {image_id: i for i, image_id in enumerate(whole.ids.tolist())}
     return [row[image_id] for image_id in data.ids.tolist()]
 
 

@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workzone.bundle.embedding import default_cache_folder
-from workzone.data.roles import SelectData, TrainData
+from workzone.data.roles import RoleData, SelectData, TrainData
+from workzone.errors import ConfigError
 from workzone.files import atomic_path, sha256_bytes, sha256_file, sha256_json, write_json
 from workzone.pipeline.backbone_cache import BackboneCache
 from workzone.pipeline.environment import environment
-from workzone.pipeline.phase import Context, PhaseSpec
+from workzone.pipeline.phase import Context, PhaseSpec, Progress
 from workzone.pipeline.phases.embedding import open_variant, read_preprocessing
 from workzone.pipeline.phases.train import stores_backbone
 from workzone.pipeline.variants import ENGINE_KEYS, variants
-from workzone.vision import decode, load_views
+from workzone.vision import Preprocessing, decode, load_views
 
 if TYPE_CHECKING:
     from workzone.models.aggregators import Ensemble
@@ -37,7 +38,10 @@ def _run(context: Context) -> None:
     _fresh(one_view)
     export_head(probe, one_view)
     wanted = variants(config)
-    views = _calibration_views(context, train) if any(v.endswith("int8") for v in wanted) else None
+    views = None
+    if any(v.endswith("int8") for v in wanted):
+        pre, count = read_preprocessing(context), config.export.int8_images
+        views = range_views(train, pre, count=count, seed=config.seed, progress=context.progress)
     base = artifacts.engine("onnxruntime-fp32")
     _fresh(base)
     shutil.copyfile(artifacts.backbone_onnx / "backbone.onnx", base / "backbone.onnx")
@@ -72,38 +76,52 @@ def _make(context: Context, variant: str, base: Path, target: Path, views: NDArr
     cache = BackboneCache(context.config.cache.folder or default_cache_folder(), key)
     _fresh(target)
     known = cache.copy_to(target)
-    if name == "openvino":
-        from workzone.export.openvino import head_to_openvino, to_openvino
+    if known and name == "openvino":
+        from workzone.export.openvino import head_to_openvino
 
-        if known:
-            head_to_openvino(base, target)
-        else:
-            to_openvino(base, target, "int8" if precision == "int8" else "fp32", used)
+        head_to_openvino(base, target)
     elif known:
         shutil.copyfile(base / "head.onnx", target / "head.onnx")
     else:
-        from workzone.export.quantise import quantise_onnx
-
-        assert used is not None
-        quantise_onnx(base, target, used)
-    if not known:
+        convert(base, target, name, precision, used)
         cache.store(target)
 
 
-def _calibration_views(context: Context, train: TrainData) -> NDArray[np.uint8]:
-    """Views of some training images, drawn evenly over them: they set the ranges of int8."""
-    assert train.paths is not None
-    count = min(context.config.export.int8_images, len(train))
-    chosen = np.linspace(0, len(train) - 1, count).round().astype(int)
-    rng = np.random.default_rng(context.config.seed)
+def convert(base: Path, target: Path, engine: str, precision: str, views: NDArray[np.uint8] | None) -> None:
+    """Make the network in ``target`` from that of onnxruntime-fp32 in ``base``; ``views`` set the ranges of int8.
+
+    Raises:
+        ConfigError: the engine does not have this precision.
+    """
+    if engine == "openvino":
+        from workzone.export.openvino import to_openvino
+
+        to_openvino(base, target, "int8" if precision == "int8" else "fp32", views)
+    elif precision == "int8":
+        from workzone.export.quantise import quantise_onnx
+
+        assert views is not None
+        quantise_onnx(base, target, views)
+    else:
+        raise ConfigError(f"{engine} has no {precision}", where="--precision", fix="see docs/how-to/variants.md")
+
+
+def range_views(
+    images: RoleData, pre: Preprocessing, *, count: int, seed: int, progress: Progress
+) -> NDArray[np.uint8]:
+    """Views of ``count`` images, drawn evenly over them: they set the ranges of int8."""
+    assert images.paths is not None
+    count = min(count, len(images))
+    chosen = np.linspace(0, len(images) - 1, count).round().astype(int)
+    rng = np.random.default_rng(seed)
     kept = []
 
     def fail(index: int, error: Exception) -> None:
         raise error
 
-    paths = [Path(p) for p in train.paths[chosen].tolist()]
-    with context.progress.bar("views for the ranges of int8") as advance:
-        for done, pixels, _ in load_views(paths, read_preprocessing(context), workers=2, on_error=fail):
+    paths = [Path(p) for p in images.paths[chosen].tolist()]
+    with progress.bar("views for the ranges of int8") as advance:
+        for done, pixels, _ in load_views(paths, pre, workers=2, on_error=fail):
             # The whole picture and two tiles of each image: tiles look different from whole pictures.
             tiles = rng.choice(np.arange(1, len(pixels)), size=min(2, len(pixels) - 1), replace=False)
             kept.append(pixels[[0, *tiles.tolist()]])

@@ -7,10 +7,11 @@ from pathlib import Path
 from workzone.config import RunConfig
 from workzone.data.roles import TrainData
 from workzone.errors import DataError
-from workzone.files import atomic_path, sha256_json, write_json
+from workzone.files import atomic_path, write_json
 from workzone.pipeline.artifacts import Artifacts
 from workzone.pipeline.phase import Context, PhaseSpec
 from workzone.pipeline.phases.prepare import workers
+from workzone.pipeline.reading import listing_hash
 from workzone.pipeline.tracking import track
 
 
@@ -78,13 +79,7 @@ def outside(config: RunConfig) -> str:
         raise DataError("there is no such folder or table", where=str(place), fix="check pretrain.unlabelled")
     from workzone.data.sources.unlabelled import UnlabelledSource
 
-    listing = UnlabelledSource().read(place)
-    rows = []
-    for name in listing.frame["path"].to_list():
-        path = listing.root / str(name)
-        stat = path.stat() if path.is_file() else None
-        rows.append([str(name), stat.st_size if stat else -1, stat.st_mtime_ns if stat else -1])
-    return sha256_json([listing.frame.write_csv(), sorted(rows)])
+    return listing_hash(UnlabelledSource().read(place))
 
 
 def _inputs(artifacts: Artifacts, config: RunConfig) -> list[Path]:
