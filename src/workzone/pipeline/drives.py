@@ -180,21 +180,18 @@ def fit_drives(
 def _figures(
     labels: Any, names: Any, alone: FloatArray, pooled: FloatArray, resamples: int, seed: int
 ) -> dict[str, dict[str, list[float]]]:
-    from workzone.metrics.bootstrap import bootstrap, replicates
+    from workzone.metrics.comparison import paired_bootstrap
 
-    values, drawn = {}, {}
-    for key, scores in (("single", alone), ("pooled", pooled)):
-        p = sigmoid(scores)
-        values[key] = bootstrap(METRICS, labels, p, groups=names, n_resamples=resamples, seed=seed, workers=1)
-        drawn[key] = replicates(METRICS, labels, p, groups=names, n_resamples=resamples, seed=seed, workers=1)
-    out: dict[str, dict[str, list[float]]] = {}
-    for metric in METRICS:
-        intervals = {key: found[metric] for key, found in values.items()}
-        out[metric] = {key: [float(x) for x in (i.value, i.low, i.high)] for key, i in intervals.items()}
-        apart = drawn["pooled"][metric] - drawn["single"][metric]
-        ends = np.nanquantile(apart, [0.025, 0.975]).tolist()
-        out[metric]["difference"] = [values["pooled"][metric].value - values["single"][metric].value, *ends]
-    return out
+    found = paired_bootstrap(
+        METRICS, labels, sigmoid(alone), sigmoid(pooled), groups=names, n_resamples=resamples, seed=seed, workers=1
+    )
+    return {
+        metric: {
+            key: [float(x) for x in (i.value, i.low, i.high)]
+            for key, i in (("single", d.a), ("pooled", d.b), ("difference", d.difference))
+        }
+        for metric, d in found.items()
+    }
 
 
 def sources_of(folder: Path) -> Mapping[str, str]:
