@@ -1,15 +1,16 @@
 """Adaptation, augmentation and pretraining on street images, each for the same CPU time, against the frozen default.
 
     python benchmarks/training.py --images FOLDER_OR_TABLE [--dinov2 FILE] [--unlabelled TABLE] [--minutes 1]
-        [--folds 3] [--variants NAME ...] [--work FOLDER] [--out FILE] [--table | --cells]
+        [--folds 3] [--deals 1] [--variants NAME ...] [--work FOLDER] [--out FILE] [--table | --cells]
 
-Folds of whole groups. A way that is trained with labels begins with the frozen default (backbone and head) of its fold,
-trains the late blocks and the head through the whole image and tiles that are drawn by what the frozen head says of
-them, and keeps the weights of the lowest NLL on the selection images, those of the start included. A pretraining sees
-images without labels, of groups that no labelled image is in, for the time of all folds together; heads are then
-trained as for the default. Seconds are CPU seconds of one thread. Finished cells are kept in --work and not repeated;
---table only prints what is there, --cells prints no table. Intervals: paired draws of whole groups within their source,
-95 %, not corrected for the number of rows.
+Folds of whole groups, dealt --deals times, each time with another seed. A way that is trained with labels begins with
+the frozen default (backbone and head) of its fold, trains the late blocks and the head through the whole image and
+tiles that are drawn by what the frozen head says of them, and keeps the weights of the lowest NLL on the selection
+images, those of the start included. A pretraining sees images without labels, of groups that no labelled image is in,
+for the time of all folds together; heads are then trained as for the default. Ways that lack a deal are left out of
+the table. Seconds are CPU seconds of one thread. Finished cells are kept in --work and not repeated; --table only
+prints what is there, --cells prints no table. Intervals: paired draws of whole groups within their source, 95 %, not
+corrected for the number of rows.
 """
 
 from __future__ import annotations
@@ -76,7 +77,13 @@ def first(views: ViewEmbeddings, seen: int | None) -> ViewEmbeddings:
 
 
 class Study:
-    """The images, their folds, and the cells that were finished."""
+    """The images, their folds, and the cells that were finished.
+
+    Attributes:
+        deal: which dealing of the folds is asked for; also the seed of what is trained.
+    """
+
+    deal = 0
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.work = args, args.work
@@ -93,13 +100,17 @@ class Study:
         self._sets: dict[str, ViewEmbeddings] = {}
         self._heads: dict[tuple[str, int], Any] = {}
 
+    def seed(self, fold: int) -> int:
+        """Seed of a cell."""
+        return 100 * self.deal + fold
+
     def folds(self) -> list[tuple[Rows, Rows, Rows]]:
         """Rows to train on, to stop by and to test on, of each fold."""
         y, groups = self.images.labels, self.images.groups
         found = []
-        outer = StratifiedGroupKFold(self.args.folds, shuffle=True, random_state=0)
+        outer = StratifiedGroupKFold(self.args.folds, shuffle=True, random_state=self.deal)
         for fold, (rest, test) in enumerate(outer.split(y, y, groups)):
-            inner = StratifiedGroupKFold(8, shuffle=True, random_state=fold)
+            inner = StratifiedGroupKFold(8, shuffle=True, random_state=self.seed(fold))
             fit, stop = next(inner.split(rest, y[rest], groups[rest]))
             found.append((rest[fit], rest[stop], test))
         return found
@@ -139,11 +150,11 @@ class Study:
         if hard != 1.0:
             train = train.with_hard_negatives(self.hard[rows[0]].astype(np.int64), hard)
         config = FuseConfig(members=2, epochs=40, patience=8)
-        return fit_aggregator(train, self.part(views, rows[1], Role.VAL_SELECT), config, seed=fold).head
+        return fit_aggregator(train, self.part(views, rows[1], Role.VAL_SELECT), config, seed=self.seed(fold)).head
 
     def default_head(self, backbone: str, fold: int, seen: int | None = None) -> Any:
         """The default head of a fold on the first ``seen`` views by a backbone as it is."""
-        key = (f"{backbone} {seen}", fold)
+        key = (f"{backbone} {seen}", self.seed(fold))
         if key not in self._heads:
             views = first(self.frozen(backbone, self.weights_of(backbone)), seen)
             self._heads[key] = self.head(views, fold, self.folds()[fold])
@@ -161,13 +172,17 @@ class Study:
     def file(self, name: str, fold: int) -> Path:
         """Where a cell is kept."""
         plain = "".join(c if c.isalnum() else "_" for c in name)
-        return Path(self.work) / f"{plain}-{fold}of{self.args.folds}-{self.args.minutes:g}min.npz"
+        return Path(self.work) / f"{plain}-{fold}of{self.args.folds}-{self.args.minutes:g}min{self.suffix()}.npz"
+
+    def suffix(self) -> str:
+        """End of the names of files of this deal."""
+        return f"-deal{self.deal}" if self.deal else ""
 
     def save(self, name: str, fold: int, report: dict[str, Any], **scores: NDArray[Any]) -> None:
         """Keep a cell."""
         with atomic_path(self.file(name, fold)) as partial, partial.open("wb") as stream:
             np.savez(stream, report=np.array(json.dumps(report)), **scores)
-        print(f"{time.strftime('%H:%M:%S')} {name}, fold {fold}: {json.dumps(report)}", flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {name}, deal {self.deal}, fold {fold}: {json.dumps(report)}", flush=True)
 
     def load(self, name: str, fold: int) -> dict[str, NDArray[Any]]:
         """A kept cell."""
@@ -190,7 +205,7 @@ def train_way(study: Study, name: str) -> None:
         every = study.part(views, np.arange(len(study.images.labels)), Role.VAL_TEST)
         said = Fold(*rows, head, score_views(head, every), views.boxes[0], study.images.labels, study.hard)
         seconds = 60 * study.args.minutes
-        scores, report = train_cell(way, said, pixels, acts, weights=weights, seconds=seconds, seed=fold)
+        scores, report = train_cell(way, said, pixels, acts, weights=weights, seconds=seconds, seed=study.seed(fold))
         default = score_features(head, study.part(views, rows[2], Role.VAL_TEST))
         study.save(name, fold, report, rows=rows[2], scores=scores, default=default)
 
@@ -203,13 +218,13 @@ def pretrain_way(study: Study, name: str) -> None:
     pool = _pool(study)
     settings = PretrainConfig(epochs=epochs, check_every=10_000, **config)
     model = ModelConfig(backbone=backbone, weights=study.weights_of(backbone))
-    chosen = np.random.default_rng(0).permutation(pool.frame.height)[:images]
+    chosen = np.random.default_rng(study.deal).permutation(pool.frame.height)[:images]
     pool = Pool(pool.frame[np.sort(chosen).tolist()], pool.counts)
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         done = pretrain_backbone(
-            model, settings, pool, seed=0, folder=place, cache=place / "cache", report=Progress(), device="cpu"
+            model, settings, pool, seed=study.deal, folder=place, cache=place / "cache", report=Progress(), device="cpu"
         )
         seconds = time.process_time() - start
         file = save_backbone(done.backbone, place / "saved")
@@ -262,7 +277,8 @@ def _pool(study: Study) -> Pool:
 
 def frozen_rows(study: Study) -> dict[str, NDArray[np.float64]]:
     """Scores of everything that trains no backbone, made once."""
-    kept = Path(study.work) / f"frozen-{study.args.folds}{'-dinov2' if study.weights else ''}.npz"
+    dino = "-dinov2" if study.weights else ""
+    kept = Path(study.work) / f"frozen-{study.args.folds}{dino}{study.suffix()}.npz"
     if not kept.is_file():
         with atomic_path(kept) as partial, partial.open("wb") as stream:
             np.savez(stream, **_frozen(study))
@@ -303,6 +319,15 @@ def finished(study: Study) -> dict[str, NDArray[np.float64]]:
     return found
 
 
+def all_deals(study: Study) -> dict[str, list[NDArray[np.float64]]]:
+    """Scores of every way that is there in every deal."""
+    found = []
+    for deal in range(study.args.deals):
+        study.deal = deal
+        found.append(finished(study))
+    return {name: [scores[name] for scores in found] for name in found[0] if all(name in scores for scores in found)}
+
+
 def false_alarms(images: Images, scores: NDArray[np.float64], among: NDArray[np.bool_], weights: Rows) -> NDArray[Any]:
     """(1 + B,) share of the negatives ``among`` above the threshold that finds ``RECALL`` of the roadwork images."""
     positive = np.flatnonzero(images.labels == 1)
@@ -319,12 +344,11 @@ def signed(f: Figure) -> str:
     return f"{f.value:+.3f} [{f.low:+.3f}, {f.high:+.3f}]"
 
 
-def compared(study: Study, scores: dict[str, NDArray[np.float64]], baseline: str) -> list[dict[str, Any]]:
+def compared(study: Study, scores: dict[str, list[NDArray[np.float64]]], baseline: str) -> list[dict[str, Any]]:
     """Print and return the figures of ``scores`` with their differences to ``baseline``."""
     rows = judge(
-        study.images, {k: [v] for k, v in scores.items()}, METRICS, baseline=baseline, resamples=study.args.resamples,
-        seed=0, fewest=9,
-    )  # fmt: skip
+        study.images, scores, METRICS, baseline=baseline, resamples=study.args.resamples, seed=0, fewest=9
+    )
     print(f"\n| way (differences: less {baseline}) | macro AUROC | difference | AUROC | NLL | MCC |")
     print("|---|---|---|---|---|---|")
     for row in rows:
@@ -337,7 +361,7 @@ def compared(study: Study, scores: dict[str, NDArray[np.float64]], baseline: str
 
 def show(study: Study) -> list[dict[str, Any]]:
     """Print the tables and return their content."""
-    images, scores = study.images, finished(study)
+    images, scores = study.images, all_deals(study)
     print(f"\nn = {len(images.labels)}, {int(images.labels.sum())} roadwork, {len(np.unique(images.groups))} groups")
     rows = compared(study, scores, DEFAULT)
     for start in (DINO_WHOLE, DINO_VIEWS):
@@ -350,7 +374,10 @@ def show(study: Study) -> list[dict[str, Any]]:
     print(f"\nfalse alarms at a recall of {RECALL:g}; {counts}")
     print("| way | hard | over whole image | less default | all | over whole image |\n|---|---|---|---|---|---|")
     sets = (study.hard, negative)
-    alarms = {k: [false_alarms(images, v, among, weights) for among in sets] for k, v in scores.items()}
+    alarms = {
+        k: [np.mean([false_alarms(images, v, among, weights) for v in deals], axis=0) for among in sets]
+        for k, deals in scores.items()
+    }
     table = []
     for row, (name, (hard, every)) in zip(rows, alarms.items(), strict=True):
         ratios = [figure(a / np.maximum(b, 1e-9)) for a, b in zip((hard, every), alarms[WHOLE], strict=True)]
@@ -374,6 +401,7 @@ def main() -> None:
     parser.add_argument("--dinov2", type=Path, help="safetensors file of DINOv2 ViT-S/14 in timm's naming")
     parser.add_argument("--minutes", type=float, default=1.0, help="CPU minutes of training of one fold")
     parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--deals", type=int, default=1, help="times that the folds are dealt")
     parser.add_argument("--variants", nargs="*", choices=ORDER, help="ways, in this order; default all")
     parser.add_argument("--work", type=Path, default=default_cache_folder() / "benchmarks" / "training")
     parser.add_argument("--resamples", type=int, default=2000)
@@ -386,7 +414,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     study = Study(args)
-    for name in [] if args.table else args.variants or ORDER:
+    cells = [(deal, name) for deal in range(args.deals) for name in args.variants or ORDER]
+    for deal, name in [] if args.table else cells:
+        study.deal = deal
         needs_dino = WAYS[name].backbone == DINO if name in WAYS else name in (DISTIL, EXPLORA)
         if needs_dino and args.dinov2 is None:
             continue

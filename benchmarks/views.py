@@ -1,11 +1,13 @@
 """Whole image, views, resolutions, poolings, aggregators and two backbones, on the same folds of frozen features.
 
-    python benchmarks/views.py --images FOLDER_OR_TABLE [--dinov2 FILE] [--splits 2] [--rows NAME ...] [--out FILE]
+    python benchmarks/views.py --images FOLDER_OR_TABLE [--dinov2 FILE] [--splits 2] [--first 0] [--rows NAME ...]
+        [--work FOLDER] [--out FILE]
 
 Every image is scored by heads that saw none of its group: five folds of whole groups, dealt --splits times. Macro is
 the mean over the sources with nine images of each class or more. Intervals: paired draws of whole groups within their
 source, 95 %, not corrected for the number of rows. Passes are those of EfficientNet-Lite0 at 224 px that cost as much.
-Sizes are height x width in pixels. --rows takes some rows only (the whole image and the MIL head are always there).
+Sizes are height x width in pixels. --rows takes some rows only (the whole image and the MIL head are always there);
+--work keeps the scores of finished rows and reads them again.
 """
 
 from __future__ import annotations
@@ -30,14 +32,16 @@ from workzone.config.views import ViewSpec
 from workzone.data.manifest import Manifest
 from workzone.data.roles import Role
 from workzone.data.sources.build import build_manifest
+from workzone.files import atomic_path
 from workzone.training.features import Features
 from workzone.training.fuse import fit_aggregator, score_features
 from workzone.tuning.judge import Images, judge
 from workzone.vision import Preprocessing
 
-LITE, DINO = "efficientnet_lite0", "dinov2_vits14"
+LITE, LITE2, DINO = "efficientnet_lite0", "efficientnet_lite2", "dinov2_vits14"
 METRICS = ("macro_auroc", "auroc", "nll", "mcc")
 WHOLE, MIL = "whole image", "MIL head"
+GRID, PYRAMID = "top-k mean, mean and max of cells", "3 x 3 and 5 x 5 tiles"
 MIDDLE = (0, 4, 5, 6)
 """The whole image and the middle row of its tiles."""
 
@@ -64,25 +68,22 @@ def embedded(manifest: Manifest, model: ModelConfig, views: ViewSpec) -> ViewEmb
 
 
 def out_of_fold(
-    views: ViewEmbeddings, images: Images, options: dict[str, Any], splits: int, seen: Sequence[int] | None
-) -> list[NDArray[np.float64]]:
-    """Log-odds (N,) of each dealing; ``seen`` limits the views that are looked at."""
+    views: ViewEmbeddings, images: Images, options: dict[str, Any], deal: int, seen: Sequence[int] | None
+) -> NDArray[np.float64]:
+    """Log-odds (N,) of dealing number ``deal``; ``seen`` limits the views that are looked at."""
     config = FuseConfig(**{"members": 2, "epochs": 40, "patience": 8, **options})
-    found = []
-    for deal in range(splits):
-        scores = np.full(len(images.labels), np.nan)
-        folds = StratifiedGroupKFold(5, shuffle=True, random_state=deal)
-        for fold, (rest, test) in enumerate(folds.split(images.labels, images.labels, images.groups)):
-            inner = StratifiedGroupKFold(8, shuffle=True, random_state=fold)
-            fit, stop = next(inner.split(rest, images.labels[rest], images.groups[rest]))
-            parts = [
-                _part(views, images, rows, role, seen)
-                for rows, role in ((rest[fit], Role.TRAIN), (rest[stop], Role.VAL_SELECT), (test, Role.VAL_TEST))
-            ]
-            head = fit_aggregator(parts[0], parts[1], config, seed=100 * deal + fold).head
-            scores[test] = score_features(head, parts[2])
-        found.append(scores)
-    return found
+    scores = np.full(len(images.labels), np.nan)
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=deal)
+    for fold, (rest, test) in enumerate(folds.split(images.labels, images.labels, images.groups)):
+        inner = StratifiedGroupKFold(8, shuffle=True, random_state=fold)
+        fit, stop = next(inner.split(rest, images.labels[rest], images.groups[rest]))
+        parts = [
+            _part(views, images, rows, role, seen)
+            for rows, role in ((rest[fit], Role.TRAIN), (rest[stop], Role.VAL_SELECT), (test, Role.VAL_TEST))
+        ]
+        head = fit_aggregator(parts[0], parts[1], config, seed=100 * deal + fold).head
+        scores[test] = score_features(head, parts[2])
+    return scores
 
 
 def _part(views: ViewEmbeddings, images: Images, rows: Any, role: Role, seen: Sequence[int] | None) -> Features:
@@ -96,8 +97,10 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="labelled folder or table")
     parser.add_argument("--dinov2", type=Path, help="safetensors file of DINOv2 ViT-S/14 in timm's naming")
     parser.add_argument("--splits", type=int, default=2)
+    parser.add_argument("--first", type=int, default=0, help="number of the first dealing of the folds")
     parser.add_argument("--resamples", type=int, default=2000)
     parser.add_argument("--rows", nargs="*", help="names of rows; default all")
+    parser.add_argument("--work", type=Path, help="folder for the scores of finished rows")
     parser.add_argument("--out", type=Path, help="write the table as JSON")
     args = parser.parse_args()
     manifest = build_manifest(args.images)
@@ -107,55 +110,70 @@ def main() -> None:
         np.array(frame["group"].to_list(), dtype=np.str_),
         np.array(frame["source"].fill_null("unknown").to_list(), dtype=np.str_),
     )
-    whole = ViewSpec(layout="global")
+    layouts = {
+        "whole": ViewSpec(layout="global"),
+        "2x2": ViewSpec(rows=2, cols=2),
+        "4x4": ViewSpec(rows=4, cols=4),
+        "5x5": ViewSpec(rows=5, cols=5),
+        "3x5": ViewSpec(rows=3, cols=5),
+        "3x3 4x4": ViewSpec(pyramid=((4, 4),)),
+        "3x3 5x5": ViewSpec(pyramid=((5, 5),)),
+        "3x3 4x4 5x5": ViewSpec(pyramid=((4, 4), (5, 5))),
+    }
 
     @cache
-    def features(name: str) -> ViewEmbeddings:
-        if name == "both":
+    def features(kind: str, layout: str = "", size: str = "") -> ViewEmbeddings:
+        if kind == "both":
             both = [features("mean+max").embeddings, features("dino").embeddings]
             return replace(features("mean+max"), embeddings=np.concatenate(both, axis=2))
-        kind, *size = name.split()
-        layout, sides = ViewSpec(), {}
-        if size[1:] == ["tiles"]:
-            return embedded(manifest, ModelConfig(image_size=160, image_width=288), layout)
-        if size == ["2x2"]:
-            layout = ViewSpec(rows=2, cols=2)
-        elif size:
-            height, width = (int(side) for side in size[0].split("x"))
-            layout, sides = whole, {"image_size": height, "image_width": width}
-        model = {"mean": {"pooling": "avg"}, "mean+max": {"pooling": "avg_max"}}.get(kind)
+        height, width = (int(side) for side in (size or "224x0").split("x"))
+        model = {"mean": {"pooling": "avg"}, "mean+max": {"pooling": "avg_max"}, "lite2": {"backbone": LITE2}}.get(kind)
         model = model or {"backbone": DINO, "weights": str(args.dinov2)}
-        return embedded(manifest, ModelConfig(**model, **sides), layout)
+        config = ModelConfig(**model, image_size=height, image_width=width)
+        return embedded(manifest, config, layouts.get(layout, ViewSpec()))
 
     topk, lse = {"aggregator": "topk_mean"}, {"aggregator": "logsumexp"}
-    rows: dict[str, tuple[str, dict[str, Any], Sequence[int] | None, float]] = {
-        WHOLE: ("mean", topk, [0], 1),
-        MIL: ("mean", lse, None, 10),
-        "top-k mean": ("mean", topk, None, 10),
-        "whole image, mean and max of cells": ("mean+max", topk, [0], 1),
-        "whole image at 448 px, mean and max of cells": ("mean+max 448x448", topk, None, 4),
-        "whole image at 224 x 384, mean and max of cells": ("mean+max 224x384", topk, None, 1.7),
-        "whole image at 384 x 640, mean and max of cells": ("mean+max 384x640", topk, None, 4.9),
-        "whole image and 2 x 2 tiles, mean and max of cells": ("mean+max 2x2", topk, None, 5),
-        "whole image and middle row of tiles, mean and max of cells": ("mean+max", topk, MIDDLE, 4),
-        "log-sum-exp, mean and max of cells": ("mean+max", lse, None, 10),
-        "top-k mean, mean and max of cells (default)": ("mean+max", topk, None, 10),
-        "top-k mean, views of 160 x 288": ("mean+max 160x288 tiles", topk, None, 9.2),
-        "noisy-or, mean and max of cells": ("mean+max", {"aggregator": "noisy_or"}, None, 10),
-        "gated attention, mean and max of cells": ("mean+max", {"aggregator": "attention"}, None, 10),
-        "view attention, mean and max of cells": ("mean+max", {"aggregator": "view_attention"}, None, 10),
-        "four views, mean and max of cells": ("mean+max", topk, range(4), 4),
+    both, one = ("mean+max",), ("mean+max", "whole")
+    rows: dict[str, tuple[tuple[str, ...], dict[str, Any], Sequence[int] | None, float]] = {
+        WHOLE: (("mean",), topk, [0], 1),
+        MIL: (("mean",), lse, None, 10),
+        "top-k mean": (("mean",), topk, None, 10),
+        "whole image, mean and max of cells": (both, topk, [0], 1),
+        "whole image at 448 px, mean and max of cells": ((*one, "448x448"), topk, None, 4),
+        "whole image at 224 x 384, mean and max of cells": ((*one, "224x384"), topk, None, 1.7),
+        "whole image at 384 x 640, mean and max of cells": ((*one, "384x640"), topk, None, 4.9),
+        "whole image and 2 x 2 tiles, mean and max of cells": ((*both, "2x2"), topk, None, 5),
+        "whole image and middle row of tiles, mean and max of cells": (both, topk, MIDDLE, 4),
+        "log-sum-exp, mean and max of cells": (both, lse, None, 10),
+        GRID: (both, topk, None, 10),
+        "top-k mean, views of 160 x 288": ((*both, "", "160x288"), topk, None, 9.2),
+        "noisy-or, mean and max of cells": (both, {"aggregator": "noisy_or"}, None, 10),
+        "gated attention, mean and max of cells": (both, {"aggregator": "attention"}, None, 10),
+        "view attention, mean and max of cells": (both, {"aggregator": "view_attention"}, None, 10),
+        "four views, mean and max of cells": (both, topk, range(4), 4),
+        "3 x 5 tiles": ((*both, "3x5"), topk, None, 16),
+        "4 x 4 tiles": ((*both, "4x4"), topk, None, 17),
+        "5 x 5 tiles": ((*both, "5x5"), topk, None, 26),
+        "3 x 3 and 4 x 4 tiles": ((*both, "3x3 4x4"), topk, None, 26),
+        PYRAMID: ((*both, "3x3 5x5"), topk, None, 35),
+        "3 x 3, 4 x 4 and 5 x 5 tiles": ((*both, "3x3 4x4 5x5"), topk, None, 51),
+        "EfficientNet-Lite2 at 256 px, top-k mean": (("lite2", "", "256x256"), topk, None, 25),
     }
     if args.dinov2:
+        dino = ("dino", "whole")
         rows |= {
-            "DINOv2-S, whole image": ("dino", topk, [0], 7.5),
-            "DINOv2-S, whole image at 280 x 504": ("dino 280x504", topk, None, 22),
-            "DINOv2-S, whole image and middle row": ("dino", topk, MIDDLE, 30),
-            "DINOv2-S, whole image at 448 x 448": ("dino 448x448", topk, None, 33),
-            "DINOv2-S, whole image at 518 x 518": ("dino 518x518", topk, None, 49),
-            "DINOv2-S, top-k mean": ("dino", topk, None, 75),
-            "both backbones, top-k mean": ("both", topk, None, 85),
+            "DINOv2-S, whole image": (("dino",), topk, [0], 7.5),
+            "DINOv2-S, whole image at 280 x 504": ((*dino, "280x504"), topk, None, 22),
+            "DINOv2-S, whole image and middle row": (("dino",), topk, MIDDLE, 30),
+            "DINOv2-S, whole image at 448 x 448": ((*dino, "448x448"), topk, None, 33),
+            "DINOv2-S, whole image at 518 x 518": ((*dino, "518x518"), topk, None, 49),
+            "DINOv2-S, top-k mean": (("dino",), topk, None, 75),
+            "both backbones, top-k mean": (("both",), topk, None, 85),
         }
+    means = {
+        "mean of 3 x 3 and 5 x 5 tiles, a head each": (GRID, "5 x 5 tiles"),
+        f"mean of {PYRAMID} and DINOv2-S": (PYRAMID, "DINOv2-S, top-k mean"),
+    }
     unknown = set(args.rows or ()) - set(rows)
     if unknown:
         parser.error(f"no such rows: {', '.join(sorted(unknown))}")
@@ -163,8 +181,21 @@ def main() -> None:
     for name, (kind, options, seen, _) in rows.items():
         if args.rows is not None and name not in {WHOLE, MIL, *args.rows}:
             continue
-        scores[name] = out_of_fold(features(kind), images, options, args.splits, seen)
+        scores[name] = []
+        for deal in range(args.first, args.first + args.splits):
+            kept = None if args.work is None else args.work / f"{name.replace(' ', '-')}-{deal}.npy"
+            if kept is None or not kept.is_file():
+                found = out_of_fold(features(*kind), images, options, deal, seen)
+                if kept is not None:
+                    with atomic_path(kept) as partial, partial.open("wb") as stream:
+                        np.save(stream, found)
+            scores[name].append(found if kept is None else np.load(kept, allow_pickle=False))
         print(f"{name}: trained", flush=True)
+    passes = {name: row[3] for name, row in rows.items()}
+    for name, parts in means.items():
+        if all(part in scores for part in parts):
+            scores[name] = [np.mean(deals, axis=0) for deals in zip(*(scores[part] for part in parts), strict=True)]
+            passes[name] = sum(passes[part] for part in parts)
     against = {
         base: judge(images, scores, METRICS, baseline=base, resamples=args.resamples, seed=0, fewest=9)
         for base in (WHOLE, MIL)
@@ -179,7 +210,7 @@ def main() -> None:
         differences = [r["differences"]["macro_auroc"] for r in (to_whole, to_mil)]
         shown = [f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" for d in differences]
         cells = [str(f["macro_auroc"]), *shown, *(str(f[m]) for m in ("auroc", "nll", "mcc"))]
-        print(f"| {name} | {rows[name][3]:g} | " + " | ".join(cells) + " |")
+        print(f"| {name} | {passes[name]:g} | " + " | ".join(cells) + " |")
         sources = {s: asdict(v) for s, v in to_whole["sources"].items()}
         table.append({"row": name, "figures": {m: asdict(v) for m, v in f.items()}, "sources": sources})
     print(

@@ -191,3 +191,13 @@ def test_values_arrive_as_they_were_written(lr: float, epochs: int, compile_: bo
 
 def test_parse_words_nests() -> None:
     assert parse_words(["resamples=200", "slices=[a,b]"]) == {"resamples": 200, "slices": ["a", "b"]}
+
+
+def test_the_pyramid_of_a_preset_can_be_left_out() -> None:
+    words = [*BASE, "preset=small"]
+    assert load_config(words).views.grids == ((3, 3), (5, 5))
+    assert load_config(words).views.fixed_tiles == 34
+    with pytest.raises(ConfigError, match=r"pyramid=\[\]"):
+        load_config([*words, "views.layout=global"])
+    assert load_config([*words, "views.layout=global", "views.pyramid=[]"]).views.fixed_tiles == 0
+    assert load_config([*BASE, "views.pyramid=[[4,4],[6,2]]"]).views.grids == ((3, 3), (4, 4), (6, 2))

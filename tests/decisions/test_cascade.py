@@ -97,6 +97,8 @@ def test_the_order_takes_the_view_that_helps_most_first() -> None:
     assert greedy_order(total, y, 5)[:3] == (0, 2, 4)
     assert greedy_order(total, y, 1) == (0,)
     assert sorted(greedy_order(total, y, 5)) == list(range(5))
+    assert greedy_order(total, y, 5, first=2) == (0, 2, 1, 3, 4)
+    assert greedy_order(total, y, 5, first=1) == tuple(range(5))
 
 
 def test_the_starting_threshold_leaves_room_for_the_exits() -> None:

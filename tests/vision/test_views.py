@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from workzone.vision.preprocess import Preprocessing
-from workzone.vision.views import ViewSpec, boxes, count, grid, make_views, needed_side
+from workzone.vision.views import Cutter, ViewSpec, boxes, count, grid, make_views, needed_side
 
 sides = st.integers(8, 5000)
 specs = st.builds(
@@ -189,6 +189,8 @@ def test_reduced_decoding_does_not_change_an_adaptive_grid(aspect: float) -> Non
 @pytest.mark.parametrize(
     "bad",
     [{"rows": 0}, {"overlap": 0.9}, {"scales": (0.8,)}, {"scales": (1.0, 9.0)}, {"scales": (1.0, 1.0)}, {"typo": 1},
+     {"pyramid": ((3, 3),)}, {"pyramid": ((4, 4), (4, 4))}, {"pyramid": ((9, 1),)}, {"pyramid": ((0, 1),)},
+     {"layout": "adaptive", "pyramid": ((4, 4),)}, {"layout": "global", "pyramid": ((4, 4),)},
      {"scales": (1.0, math.nan)}, {"min_tiles": 9, "max_tiles": 4}, {"layout": "spiral"}],
 )  # fmt: skip
 def test_wrong_specs_are_refused(bad: dict[str, object]) -> None:
@@ -220,6 +222,32 @@ def test_square_preprocessing_is_written_as_before_there_was_a_width() -> None:
     wide = Preprocessing(image_size=112, image_width=208)
     assert Preprocessing.model_validate_json(wide.model_dump_json()) == wide
     assert (square.width, wide.width) == (224, 208)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_pyramid_adds_the_tiles_of_each_grid(flip: bool) -> None:
+    picture, scales = noise(640, 360), (0.8, 1.0)
+    pyramid = Preprocessing(image_size=64, views=ViewSpec(pyramid=((4, 5), (2, 2)), scales=scales, flip=flip))
+    pixels, found = make_views(picture, pyramid)
+    assert len(pixels) == len(found) == count(pyramid.views, 640, 360) == (2 + 9 + 20 + 4) * (1 + flip)
+    assert pyramid.views.fixed_tiles == 33
+    assert needed_side(pyramid) == needed_side(Preprocessing(image_size=64, views=ViewSpec(rows=4, cols=5)))
+    start = 2
+    for rows, cols in pyramid.views.grids:
+        alone = Preprocessing(image_size=64, views=ViewSpec(rows=rows, cols=cols, scales=scales))
+        own = slice(start, start + rows * cols)
+        for got, wanted in zip((pixels[own], found[own]), make_views(picture, alone), strict=True):
+            np.testing.assert_array_equal(got, wanted[2:])
+        start += rows * cols
+    cutter = Cutter(picture, pyramid)
+    np.testing.assert_array_equal(cutter.cut([34, 3, 12, 0]), pixels[[34, 3, 12, 0]])
+
+
+def test_views_without_a_pyramid_are_written_as_before_there_was_one() -> None:
+    assert "pyramid" not in Preprocessing().model_dump_json()
+    pre = Preprocessing(views=ViewSpec(pyramid=((4, 4),)))
+    assert Preprocessing.model_validate_json(pre.model_dump_json()) == pre
+    assert pre.model_dump(mode="json")["views"]["pyramid"] == [[4, 4]]
 
 
 def test_wide_views_keep_width_and_height_apart() -> None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 
 class ViewSpec(BaseModel):
-    """The views of one picture, in this order: global, other scales, tiles row by row, then mirrors of all of them."""
+    """The views of one picture, in this order: global, other scales, tiles row by row, then mirrors of all of them.
+
+    Tiles of the pyramid follow those of the first grid, grid by grid.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -17,6 +28,9 @@ class ViewSpec(BaseModel):
     )
     rows: int = Field(default=3, ge=1, le=8, description="tiles from top to bottom (layout grid)")
     cols: int = Field(default=3, ge=1, le=8, description="tiles from left to right (layout grid)")
+    pyramid: tuple[tuple[int, int], ...] = Field(
+        default=(), max_length=4, description="further grids, rows and columns of each, such as [[4,4],[5,5]]"
+    )
     overlap: float = Field(default=0.125, ge=0, le=0.5, description="part of a tile that its neighbour shows too")
     flip: bool = Field(default=False, description="add the left-right mirror of each view")
     scales: tuple[float, ...] = Field(
@@ -34,6 +48,29 @@ class ViewSpec(BaseModel):
             raise ValueError("scales must be different numbers from 0.5 to 2")
         return scales
 
+    @field_validator("pyramid")
+    @classmethod
+    def _sensible_grids(cls, pyramid: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        if not all(1 <= side <= 8 for grid in pyramid for side in grid):
+            raise ValueError("a grid of the pyramid has 1 to 8 rows and 1 to 8 columns")
+        return pyramid
+
+    @model_validator(mode="after")
+    def _pyramid_stands_on_a_grid(self) -> ViewSpec:
+        if self.pyramid and self.layout != "grid":
+            raise ValueError(f"a pyramid adds grids to layout=grid, and layout={self.layout} has none: add pyramid=[]")
+        if len(set(self.grids)) != len(self.grids):
+            raise ValueError("grids of a pyramid must differ from each other and from rows x cols; pyramid=[] is none")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Certificates name preprocessing by its hash: that of views without a pyramid stays what it was.
+        content: dict[str, Any] = handler(self)
+        if not self.pyramid:
+            content.pop("pyramid", None)
+        return content
+
     @model_validator(mode="after")
     def _ordered_bounds(self) -> ViewSpec:
         if self.min_tiles > self.max_tiles:
@@ -41,6 +78,11 @@ class ViewSpec(BaseModel):
         return self
 
     @property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of every grid of layout grid, in order; none in layouts whose tiles are not fixed."""
+        return ((self.rows, self.cols), *self.pyramid) if self.layout == "grid" else ()
+
+    @property
     def fixed_tiles(self) -> int:
         """Tiles of every picture in layout grid; 0 in layouts without tiles, or with as many as the shape asks for."""
-        return self.rows * self.cols if self.layout == "grid" else 0
+        return sum(rows * cols for rows, cols in self.grids)

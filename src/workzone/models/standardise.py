@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 
+_ROWS = 4096
+
+
 class Standardise(nn.Module):
     """Subtract the training mean and divide by the training deviation of each of ``dim`` features."""
 
@@ -18,8 +21,11 @@ class Standardise(nn.Module):
 
     def fit(self, features: Tensor) -> None:
         """Take the statistics of ``features`` (N, D); a constant feature is centred and left unscaled."""
-        values = features.to(torch.float64)
-        mean, std = values.mean(dim=0), values.std(dim=0, correction=0)
+        # In parts: doubles of all views of some thousand images would not fit in memory.
+        parts = torch.split(features, _ROWS)
+        mean = torch.stack([part.to(torch.float64).sum(dim=0) for part in parts]).sum(dim=0) / len(features)
+        squares = torch.stack([(part.to(torch.float64) - mean).square().sum(dim=0) for part in parts])
+        std = (squares.sum(dim=0) / len(features)).sqrt()
         # A dead unit must not become noise divided by almost nothing.
         floor = 1e-3 * std.median().clamp_min(1e-6)
         with torch.no_grad():

@@ -7,6 +7,7 @@ from typing import Any
 
 from workzone import __version__
 from workzone.config import RunConfig
+from workzone.config.views import ViewSpec
 from workzone.decisions import Certificate
 
 _SHOWN = {"policy": ("coverage", "risk", "fnr", "fpr"), "argmax": ("mcc", "accuracy", "auroc", "recall", "specificity")}
@@ -46,13 +47,21 @@ def model_card(
         "",
         f"- backbone `{config.model.backbone}` ({licence})",
         f"- training `{config.train.method}`, aggregator `{config.fuse.aggregator}`",
-        f"- views: `{views.layout}`, {views.rows} x {views.cols} tiles, {_size(config)} px",
+        f"- views: `{views.layout}`, {_tiles(views)}, {_size(config)} px",
         f"- engine `{variant}`; calibrated and certified on the scores of this engine",
         f"- seed {config.seed}, workzone {__version__}",
         "",
         *LIMITS,
     ]
     return "\n".join(lines)
+
+
+def _tiles(views: ViewSpec) -> str:
+    if views.layout == "global":
+        return "no tiles"
+    if views.layout == "adaptive":
+        return f"{views.min_tiles} to {views.max_tiles} tiles"
+    return f"{' and '.join(f'{rows} x {cols}' for rows, cols in views.grids)} tiles"
 
 
 def opening(name: str, certificate: Certificate) -> list[str]:

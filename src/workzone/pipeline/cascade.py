@@ -18,9 +18,11 @@ from workzone.data.roles import CalibData
 from workzone.decisions.cascade import Band, Model, Plan, Point, fit_plan, greedy_order, starting_threshold
 from workzone.decisions.cascade.search import POINTS
 from workzone.errors import ConfigError
-from workzone.predictions import FloatArray
+from workzone.predictions import FloatArray, IntArray
 
 _SIMPLE = ("temperature", "platt", "beta")
+_ORDERED_BY = 1000
+"""Most images that the order of views is found with: it takes hundreds of scores of each."""
 _SHARES = (0.2, 0.4)
 """Measured with ``benchmarks/cascade.py``: an earlier first exit saves less than it costs in ranking."""
 
@@ -54,16 +56,12 @@ def plan_cascade(
     """
     count = int(views.mask.shape[1])
 
-    def score(seen: Sequence[int]) -> FloatArray:
-        rows = sorted(seen)
-        return engine.aggregate(views.embeddings[:, rows], views.boxes[:, rows], views.mask[:, rows]).log_odds
-
-    order = greedy_order(score, data.labels, count)
     stages = config.decide.stages or auto_stages(count)
+    order = _order(engine, views, data.labels, stages)
     fitted: list[Calibrator] = []
     columns: list[FloatArray] = []
     for seen in stages[:-1]:
-        part = replace(data, log_odds=score(order[:seen]))
+        part = replace(data, log_odds=_look(engine, views, order[:seen]))
         fitted.append(_calibrator(part, config))
         columns.append(fitted[-1].apply(part))
     p = calibrator.apply(data)
@@ -105,13 +103,8 @@ def plan_chain(
     for (engine, views), seen, cost in zip(parts, looks, costs, strict=True):
         count = int(views.mask.shape[1])
         _require_looks(seen, count, last=len(models) + 1 == len(parts))
-
-        def score(rows: Sequence[int], engine: Engine = engine, views: ViewEmbeddings = views) -> FloatArray:
-            some = sorted(rows)
-            return engine.aggregate(views.embeddings[:, some], views.boxes[:, some], views.mask[:, some]).log_odds
-
         stages += [len(order) + number for number in seen]
-        order += greedy_order(score, data.labels, count)[: seen[-1]]
+        order += _order(engine, views, data.labels, seen)[: seen[-1]]
         models.append(Model(count, seen[-1], cost))
     exits = len(stages) - 1
     several = tuple(models) if len(models) > 1 else ()
@@ -129,6 +122,21 @@ def plan_chain(
     probability = np.column_stack([c.apply(part) for c, part in zip(fitted, scored, strict=True)])
     plan = fit_plan(order, stages, fitted[:-1], probability, start=start, points=points, models=several, mean=mean)
     return plan, fitted[-1]
+
+
+def _look(engine: Engine, views: ViewEmbeddings, seen: Sequence[int]) -> FloatArray:
+    """Log-odds of all images by the views ``seen``."""
+    rows = sorted(seen)
+    return engine.aggregate(views.embeddings[:, rows], views.boxes[:, rows], views.mask[:, rows]).log_odds
+
+
+def _order(engine: Engine, views: ViewEmbeddings, labels: IntArray, stages: Sequence[int]) -> tuple[int, ...]:
+    """Order of the views, by use as far as a stage ends before all of them are seen."""
+    count = int(views.mask.shape[1])
+    drawn = np.random.default_rng(0).permutation(len(labels))[:_ORDERED_BY]
+    some = views.take(drawn)
+    first = max((seen for seen in stages if seen < count), default=1)
+    return greedy_order(lambda seen: _look(engine, some, seen), labels[drawn], count, first=first)
 
 
 def _require_looks(seen: Sequence[int], views: int, *, last: bool) -> None:

@@ -170,7 +170,7 @@ def prepare(backbone: Backbone, config: TrainConfig, seed: int) -> Backbone:
 def _layout(config: TrainConfig, layout: ViewSpec | None) -> ViewSpec | None:
     if not config.views:
         return None
-    if layout is None or layout.layout != "grid" or layout.rows * layout.cols < config.views:
+    if layout is None or layout.fixed_tiles < config.views:
         raise ConfigError(
             f"there is no grid of at least {config.views} tiles", where="train.views", fix="use views.layout=grid"
         )

@@ -48,7 +48,7 @@ class ImageViews(Dataset[tuple[Tensor, Tensor, int]]):
         self._paths = [str(p) for p in data.paths.tolist()]
         self._labels = torch.from_numpy(data.labels.astype(np.float32))
         self._load = load or (global_view(image_size) if views is None else all_views(image_size, views))
-        each = 1 if views is None else 1 + views.rows * views.cols
+        each = 1 if views is None else 1 + views.fixed_tiles
         self._kept: dict[int, Tensor] | None = {} if len(data) * each * image_size**2 * 3 <= memory else None
 
     def __len__(self) -> int:

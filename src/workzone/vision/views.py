@@ -32,7 +32,7 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 def grid(
     spec: ViewSpec, width: int, height: int, *, image_size: int = 224, image_width: int = 0
 ) -> tuple[int, int]:
-    """Rows and columns of tiles for a picture of ``width`` x ``height`` pixels; (0, 0) for the layout ``global``.
+    """Rows and columns of the first grid for a picture of ``width`` x ``height`` pixels; (0, 0) for layout ``global``.
 
     The layout ``adaptive`` takes the grid whose tiles are nearest to square (counted twice, on a log scale) and whose
     number is nearest to what shows the picture at its own resolution. Ties go to fewer tiles, then to fewer rows.
@@ -58,10 +58,18 @@ def grid(
     return min((pair for pair in pairs if spec.min_tiles <= math.prod(pair)), key=lambda pair: cost(*pair))
 
 
+def grids(
+    spec: ViewSpec, width: int, height: int, *, image_size: int = 224, image_width: int = 0
+) -> tuple[tuple[int, int], ...]:
+    """Rows and columns of every grid of tiles, the first one as ``grid`` gives it; none for the layout ``global``."""
+    first = grid(spec, width, height, image_size=image_size, image_width=image_width)
+    return (first, *spec.pyramid) if first[0] else ()
+
+
 def count(spec: ViewSpec, width: int, height: int, *, image_size: int = 224, image_width: int = 0) -> int:
     """Return the number of views of a picture of ``width`` x ``height`` pixels."""
-    tiles = math.prod(grid(spec, width, height, image_size=image_size, image_width=image_width))
-    return (len(spec.scales) + tiles) * (2 if spec.flip else 1)
+    found = grids(spec, width, height, image_size=image_size, image_width=image_width)
+    return (len(spec.scales) + sum(map(math.prod, found))) * (2 if spec.flip else 1)
 
 
 def boxes(spec: ViewSpec, width: int, height: int, *, image_size: int = 224, image_width: int = 0) -> Boxes:
@@ -71,11 +79,10 @@ def boxes(spec: ViewSpec, width: int, height: int, *, image_size: int = 224, ima
         float32 (V, 4): x0, y0, x1, y1 as fractions of width and height, the global view first. A view with a border
         (scale below 1) shows the whole picture; a mirrored view has the box of the view it mirrors.
     """
-    rows, cols = grid(spec, width, height, image_size=image_size, image_width=image_width)
     parts = [_centre(scale) for scale in _ordered(spec.scales)]
-    if rows:
-        wide = image_width or image_size
-        step, aside = _step(spec, image_size), _step(spec, wide)
+    wide = image_width or image_size
+    step, aside = _step(spec, image_size), _step(spec, wide)
+    for rows, cols in grids(spec, width, height, image_size=image_size, image_width=image_width):
         across, down = wide + (cols - 1) * aside, image_size + (rows - 1) * step
         parts += [
             (x / across, y / down, (x + wide) / across, (y + image_size) / down)
@@ -117,7 +124,9 @@ class Cutter:
         )
         self._scales = _ordered(pre.views.scales)
         self._whole: dict[int, Pixels] = {}
-        self._canvas: Pixels | None = None
+        size = {"image_size": pre.image_size, "image_width": pre.image_width}
+        self._grids = grids(pre.views, image.width, image.height, **size)
+        self._canvas: dict[int, Pixels] = {}
 
     def cut(self, views: Sequence[int]) -> Pixels:
         """Pixels (K, S, W, 3) of the K ``views`` with these numbers."""
@@ -139,19 +148,24 @@ class Cutter:
             return self._whole[view]
         size, wide, spec = self.pre.image_size, self.pre.width, self.pre.views
         step, aside = _step(spec, size), _step(spec, wide)
-        rows, cols = grid(spec, self.image.width, self.image.height, image_size=size, image_width=wide)
-        if self._canvas is None:
+        tile, level = view - len(self._scales), 0
+        while tile >= math.prod(self._grids[level]):
+            tile -= math.prod(self._grids[level])
+            level += 1
+        rows, cols = self._grids[level]
+        if level not in self._canvas:
             # One resize and slices: a fifth faster than a resize for each tile, and overlaps are equal to the last bit.
-            self._canvas = _resize(self.image, (wide + (cols - 1) * aside, size + (rows - 1) * step), self.pre)
-        row, col = divmod(view - len(self._scales), cols)
-        return self._canvas[row * step : row * step + size, col * aside : col * aside + wide]
+            self._canvas[level] = _resize(self.image, (wide + (cols - 1) * aside, size + (rows - 1) * step), self.pre)
+        row, col = divmod(tile, cols)
+        return self._canvas[level][row * step : row * step + size, col * aside : col * aside + wide]
 
 
 def needed_side(pre: Preprocessing) -> int:
     """Return the shorter side in pixels that a decoded picture needs so that no view is enlarged for want of detail."""
     spec, size = pre.views, max(pre.image_size, pre.width)
-    tiles = {"global": 1, "grid": max(spec.rows, spec.cols), "adaptive": math.ceil(math.sqrt(spec.max_tiles))}
-    covered = size + (tiles[spec.layout] - 1) * _step(spec, size)
+    adaptive = math.ceil(math.sqrt(spec.max_tiles)) if spec.layout == "adaptive" else 1
+    tiles = max((side for found in spec.grids for side in found), default=adaptive)
+    covered = size + (tiles - 1) * _step(spec, size)
     return max(covered, math.ceil(size * max(spec.scales)))
 
 

