@@ -6,7 +6,8 @@ Of each fold the other images give training, selection and calibration roles as 
 and operating points come from the calibration images, and the scores of the left-out fold from the exported heads.
 AUROC is that of each source, averaged ("macro"), with intervals over resampled groups. It is compared, paired, with the
 dearest way through the same cascade when all heads are trained by cross-entropy. Frozen EfficientNet-Lite0 with default
-views; with --dinov2 also DINOv2 ViT-S/14 as a larger model, whose pass costs --price passes.
+views and with those of the preset small; with --dinov2 also DINOv2 ViT-S/14 as a larger model, whose pass costs --price
+passes.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from workzone.training.fuse import fit_aggregator
 SHARES = {Role.TRAIN: 0.7, Role.VAL_SELECT: 0.1, Role.VAL_CALIB: 0.2}
 BUDGETS = "1,0.8,0.65,0.5,0.35,0.25,0.2,0.15,0.1"
 POINTS = 40
-LITE, DINO = "Lite0", "DINOv2-S"
+LITE, PYRAMID, DINO = "Lite0", "Lite0, 3 x 3 and 5 x 5 tiles", "DINOv2-S"
 CE = "cross-entropy"
 TRAININGS: dict[str, dict[str, Any]] = {
     CE: {},
@@ -62,15 +63,18 @@ class Chain:
     looks: tuple[tuple[str, tuple[int, ...]], ...]
     mean: bool = False
     trainings: tuple[str, ...] = tuple(TRAININGS)
+    focus: int = 0
 
     def __str__(self) -> str:
         name = " > ".join(f"{m} {', '.join(map(str, seen))}" for m, seen in self.looks)
-        return f"{name}, mean" if self.mean else name
+        return f"{name}, mean" if self.mean else f"{name}, focus after {self.focus}" if self.focus else name
 
 
 VIEWS = (
     Chain(((LITE, (2, 4, 10)),)),
     Chain(((LITE, (1, 4, 10)),), trainings=(CE,)),
+    *(Chain(((PYRAMID, seen),), trainings=(CE,)) for seen in ((7, 14, 35), (4, 12, 35), (10, 35))),
+    *(Chain(((PYRAMID, seen),), trainings=(CE,), focus=10) for seen in ((4, 10, 14, 35), (10, 12, 35))),
 )
 MODELS = (
     Chain(((LITE, (1, 10)), (DINO, (10,))), mean=True),
@@ -125,9 +129,9 @@ def score_fold(
         with tempfile.TemporaryDirectory() as name:
             return HeadOnly(OnnxRuntimeEngine.open_head(export_head(fit.head, Path(name))))
 
-    large = head(DINO, {}) if DINO in views else None
+    large = {model: head(model, {}) for model in views if model != LITE}
     for training in trainings:
-        heads: dict[str, Any] = {LITE: head(LITE, TRAININGS[training]), DINO: large}
+        heads: dict[str, Any] = {LITE: head(LITE, TRAININGS[training]), **large}
         for (chain, wanted), curve in curves.items():
             if wanted != training:
                 continue
@@ -135,7 +139,8 @@ def score_fold(
             test = [(heads[m], views[m].take(np.flatnonzero(held))) for m, _ in chain.looks]
             costs = [prices[m] for m, _ in chain.looks]
             looks = [seen for _, seen in chain.looks]
-            plan, last = plan_chain(config, calibration, known, looks, costs, mean=chain.mean, points=POINTS)
+            kind = {"mean": chain.mean, "points": POINTS, "focus": chain.focus}
+            plan, last = plan_chain(config, calibration, known, looks, costs, **kind)
             between, final = chain_log_odds(test, plan)
             p = last(final)
             for budget in budgets:
@@ -217,7 +222,8 @@ def main() -> None:
         return
     manifest = build_manifest(args.images)
     frame = manifest.frame
-    views = {LITE: embedded(manifest, ModelConfig(), ViewSpec())}
+    pyramid = ViewSpec(pyramid=((5, 5),))
+    views = {LITE: embedded(manifest, ModelConfig(), ViewSpec()), PYRAMID: embedded(manifest, ModelConfig(), pyramid)}
     if args.dinov2:
         views[DINO] = embedded(manifest, ModelConfig(backbone="dinov2_vits14", weights=str(args.dinov2)), ViewSpec())
     labels = frame["label"].to_numpy().astype(np.int64)
@@ -229,7 +235,7 @@ def main() -> None:
     curves = {(c, t): Curve() for c in chains for t in trainings if t in c.trainings}
     fold = folds(labels, groups, args.folds)
     budgets = sorted({1.0, *(float(b) for b in args.budgets.split(","))}, reverse=True)
-    prices = {LITE: 1.0, DINO: args.price}
+    prices = {LITE: 1.0, PYRAMID: 1.0, DINO: args.price}
     settings = FuseConfig(members=args.members, epochs=args.epochs)
     for number in range(args.folds):
         score_fold(manifest, views, fold == number, config, settings, prices, trainings, budgets, curves)

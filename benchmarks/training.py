@@ -1,16 +1,16 @@
-"""Adaptation, augmentation and pretraining on street images, each for the same CPU time, against the frozen default.
+"""Adaptation, augmentation and pretraining on street images, each for the same CPU time, against the frozen backbone.
 
     python benchmarks/training.py --images FOLDER_OR_TABLE [--dinov2 FILE] [--unlabelled TABLE] [--minutes 1]
         [--folds 3] [--deals 1] [--variants NAME ...] [--work FOLDER] [--out FILE] [--table | --cells]
 
 Folds of whole groups, dealt --deals times, each time with another seed. A way that is trained with labels begins with
-the frozen default (backbone and head) of its fold, trains the late blocks and the head through the whole image and
-tiles that are drawn by what the frozen head says of them, and keeps the weights of the lowest NLL on the selection
-images, those of the start included. A pretraining sees images without labels, of groups that no labelled image is in,
-for the time of all folds together; heads are then trained as for the default. Ways that lack a deal are left out of
-the table. Seconds are CPU seconds of one thread. Finished cells are kept in --work and not repeated; --table only
-prints what is there, --cells prints no table. Intervals: paired draws of whole groups within their source, 95 %, not
-corrected for the number of rows.
+the frozen backbone and its head over ten views of its fold, trains the late blocks and the head through the whole
+image and tiles that are drawn by what the frozen head says of them, and keeps the weights of the lowest NLL on the
+selection images, those of the start included. A pretraining sees images without labels, of groups that no labelled
+image is in, for the time of all folds together; heads are then trained as for the frozen backbone. Ways that lack a
+deal are left out of the table. Seconds are CPU seconds of one thread. Finished cells are kept in --work and not
+repeated; --table only prints what is there, --cells prints no table. Intervals: paired draws of whole groups within
+their source, 95 %, not corrected for the number of rows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 from training_cells import DINO, LITE, Fold, Way, all_activations, all_pixels, train_cell
-from views import METRICS, embedded
+from views import METRICS, embedded, false_alarms, hard_negatives, signed
 
 from workzone.bundle.embedding import ViewEmbeddings, default_cache_folder
 from workzone.config.models import FuseConfig, ModelConfig, PretrainConfig
@@ -38,15 +38,17 @@ from workzone.config.views import ViewSpec
 from workzone.data.roles import Role
 from workzone.data.sources.build import build_manifest
 from workzone.files import atomic_path, sha256_file
+from workzone.metrics.resampling import group_weights
 from workzone.models.backbones import save_backbone
 from workzone.pipeline.phase import Progress
 from workzone.training.features import Features
 from workzone.training.fuse import fit_aggregator, score_features, score_views
 from workzone.training.pretraining.pool import Pool
 from workzone.training.pretraining.run import pretrain_backbone
-from workzone.tuning.judge import Figure, Images, figure, group_weights, judge
+from workzone.tuning.judge import Images, figure, judge
 
-DEFAULT, WHOLE, HARD = "frozen default", "frozen, whole image", "frozen, hard negatives x 3"
+TEN, WHOLE, HARD = "frozen, ten views", "frozen, whole image", "frozen, hard negatives x 3"
+PYRAMID = "frozen, 35 views"
 DINO_VIEWS, DINO_WHOLE = "frozen DINOv2-S", "frozen DINOv2-S, whole image"
 WAYS = {
     "late blocks": Way(),
@@ -67,7 +69,6 @@ ORDER = (
     "late blocks, hard negatives x 3", "DINOv2-S DoRA, whole image", "late blocks, light, scales", EXPLORA, HYBRID,
     "DINOv2-S LoRA", "DINOv2-S DoRA", "late blocks, standard",
 )  # fmt: skip
-RECALL = 0.9
 Rows = NDArray[np.int64]
 
 
@@ -94,8 +95,7 @@ class Study:
             np.array(frame["group"].to_list(), dtype=np.str_),
             np.array(frame["source"].fill_null("unknown").to_list(), dtype=np.str_),
         )
-        marked = frame["hard_negative"].cast(pl.String).fill_null("").is_in(["1", "1.0", "true"]).to_numpy()
-        self.hard = marked & (self.images.labels == 0)
+        self.hard = hard_negatives(self.manifest)
         self.weights = None if args.dinov2 is None else str(args.dinov2)
         self._sets: dict[str, ViewEmbeddings] = {}
         self._heads: dict[tuple[str, int], Any] = {}
@@ -126,7 +126,7 @@ class Study:
         return self._sets[key]
 
     def _kept(self, backbone: str, model: ModelConfig) -> ViewEmbeddings:
-        """Embeddings of the default views: opening the engine to look into its cache takes half a minute."""
+        """Embeddings of ten views: opening the engine to look into its cache takes half a minute."""
         file = Path(self.work) / f"{backbone}.npz"
         names = ("embeddings", "boxes", "mask")
         if not file.is_file():
@@ -278,7 +278,7 @@ def _pool(study: Study) -> Pool:
 def frozen_rows(study: Study) -> dict[str, NDArray[np.float64]]:
     """Scores of everything that trains no backbone, made once."""
     dino = "-dinov2" if study.weights else ""
-    kept = Path(study.work) / f"frozen-{study.args.folds}{dino}{study.suffix()}.npz"
+    kept = Path(study.work) / f"frozen-{study.args.folds}-pyramid{dino}{study.suffix()}.npz"
     if not kept.is_file():
         with atomic_path(kept) as partial, partial.open("wb") as stream:
             np.savez(stream, **_frozen(study))
@@ -289,7 +289,8 @@ def frozen_rows(study: Study) -> dict[str, NDArray[np.float64]]:
 def _frozen(study: Study) -> dict[str, NDArray[np.float64]]:
     lite = study.frozen(LITE)
     one = first(lite, 1)
-    found = {DEFAULT: study.out_of_fold(lite), WHOLE: study.out_of_fold(one), HARD: study.out_of_fold(lite, 3.0)}
+    found = {TEN: study.out_of_fold(lite), WHOLE: study.out_of_fold(one), HARD: study.out_of_fold(lite, 3.0)}
+    found[PYRAMID] = study.out_of_fold(study.frozen(LITE, views=ViewSpec(pyramid=((5, 5),))))
     if study.weights:
         dino = study.frozen(DINO, study.weights)
         found |= {DINO_VIEWS: study.out_of_fold(dino), DINO_WHOLE: study.out_of_fold(first(dino, 1))}
@@ -297,11 +298,11 @@ def _frozen(study: Study) -> dict[str, NDArray[np.float64]]:
 
 
 def finished(study: Study) -> dict[str, NDArray[np.float64]]:
-    """Scores of every way all of whose cells are there, with the mean of each and the default."""
+    """Scores of every way all of whose cells are there, with the mean of each and the frozen backbone."""
     found = frozen_rows(study)
-    default = found[DEFAULT]
+    default = found[TEN]
     if DINO_VIEWS in found:
-        found[f"{DINO_VIEWS}, with default"] = (found[DINO_VIEWS] + default) / 2
+        found[f"{DINO_VIEWS}, with ten views"] = (found[DINO_VIEWS] + default) / 2
     for name in ORDER:
         cells = range(study.args.folds if name in WAYS else 1)
         if not all(study.file(name, f).is_file() for f in cells):
@@ -315,7 +316,7 @@ def finished(study: Study) -> dict[str, NDArray[np.float64]]:
             for cell in loaded:
                 start[cell["rows"]] = cell["default"]
             found.setdefault(DINO_VIEWS if WAYS[name].views is None else DINO_WHOLE, start)
-        found[f"{name}, with default"] = (found[name] + default) / 2
+        found[f"{name}, with ten views"] = (found[name] + default) / 2
     return found
 
 
@@ -326,22 +327,6 @@ def all_deals(study: Study) -> dict[str, list[NDArray[np.float64]]]:
         study.deal = deal
         found.append(finished(study))
     return {name: [scores[name] for scores in found] for name in found[0] if all(name in scores for scores in found)}
-
-
-def false_alarms(images: Images, scores: NDArray[np.float64], among: NDArray[np.bool_], weights: Rows) -> NDArray[Any]:
-    """(1 + B,) share of the negatives ``among`` above the threshold that finds ``RECALL`` of the roadwork images."""
-    positive = np.flatnonzero(images.labels == 1)
-    order = positive[np.argsort(-scores[positive], kind="stable")]
-    reached = np.cumsum(weights[:, order], axis=1)
-    place = (reached >= RECALL * reached[:, -1:]).argmax(axis=1)
-    above = scores[among][None, :] >= scores[order][place][:, None]
-    drawn = weights[:, among]
-    return np.asarray((above * drawn).sum(axis=1) / drawn.sum(axis=1))
-
-
-def signed(f: Figure) -> str:
-    """A difference with its interval."""
-    return f"{f.value:+.3f} [{f.low:+.3f}, {f.high:+.3f}]"
 
 
 def compared(study: Study, scores: dict[str, list[NDArray[np.float64]]], baseline: str) -> list[dict[str, Any]]:
@@ -363,7 +348,7 @@ def show(study: Study) -> list[dict[str, Any]]:
     """Print the tables and return their content."""
     images, scores = study.images, all_deals(study)
     print(f"\nn = {len(images.labels)}, {int(images.labels.sum())} roadwork, {len(np.unique(images.groups))} groups")
-    rows = compared(study, scores, DEFAULT)
+    rows = compared(study, scores, TEN)
     for start in (DINO_WHOLE, DINO_VIEWS):
         own = {k: v for k, v in scores.items() if k.startswith("DINOv2-S") and (", whole" in k) == (", whole" in start)}
         if start in scores and own:
@@ -371,8 +356,8 @@ def show(study: Study) -> list[dict[str, Any]]:
     weights = group_weights(images.groups, study.args.resamples, 0, strata=images.sources)
     negative = images.labels == 0
     counts = f"{int(study.hard.sum())} hard negatives, {int(negative.sum())} in all"
-    print(f"\nfalse alarms at a recall of {RECALL:g}; {counts}")
-    print("| way | hard | over whole image | less default | all | over whole image |\n|---|---|---|---|---|---|")
+    print(f"\nfalse alarms at a recall of 0.9; {counts}")
+    print("| way | hard | over whole image | less ten views | all | over whole image |\n|---|---|---|---|---|---|")
     sets = (study.hard, negative)
     alarms = {
         k: [np.mean([false_alarms(images, v, among, weights) for v in deals], axis=0) for among in sets]
@@ -381,12 +366,12 @@ def show(study: Study) -> list[dict[str, Any]]:
     table = []
     for row, (name, (hard, every)) in zip(rows, alarms.items(), strict=True):
         ratios = [figure(a / np.maximum(b, 1e-9)) for a, b in zip((hard, every), alarms[WHOLE], strict=True)]
-        less = figure(hard - alarms[DEFAULT][0])
+        less = figure(hard - alarms[TEN][0])
         print(f"| {name} | {figure(hard)} | {ratios[0]} | {signed(less)} | {figure(every)} | {ratios[1]} |")
         plain = {
             key: {k: asdict(v) for k, v in row[key].items()} for key in ("figures", "differences", "sources")
         }
-        plain |= {"hard": asdict(figure(hard)), "hard_over_whole": asdict(ratios[0]), "hard_less_default": asdict(less)}
+        plain |= {"hard": asdict(figure(hard)), "hard_over_whole": asdict(ratios[0]), "hard_less_ten": asdict(less)}
         table.append({"row": name, **plain})
     print()
     for row in rows:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -33,9 +34,10 @@ from workzone.data.manifest import Manifest
 from workzone.data.roles import Role
 from workzone.data.sources.build import build_manifest
 from workzone.files import atomic_path
+from workzone.metrics.resampling import group_weights
 from workzone.training.features import Features
 from workzone.training.fuse import fit_aggregator, score_features
-from workzone.tuning.judge import Images, judge
+from workzone.tuning.judge import Figure, Images, figure, judge
 from workzone.vision import Preprocessing
 
 LITE, LITE2, DINO = "efficientnet_lite0", "efficientnet_lite2", "dinov2_vits14"
@@ -90,6 +92,33 @@ def _part(views: ViewEmbeddings, images: Images, rows: Any, role: Role, seen: Se
     own = slice(None) if seen is None else list(seen)
     parts = (part[rows][:, own] for part in (views.embeddings, views.boxes, views.mask))
     return Features(*parts, images.labels[rows], role)
+
+
+def hard_negatives(manifest: Manifest) -> NDArray[np.bool_]:
+    """(N,) images without roadwork that the column hard_negative marks; none without the column."""
+    frame = manifest.frame
+    if "hard_negative" not in frame.columns:
+        return np.zeros(frame.height, dtype=bool)
+    marked = frame["hard_negative"].cast(pl.String).fill_null("").is_in(["1", "1.0", "true"]).to_numpy()
+    return np.asarray(marked & (frame["label"].to_numpy() == 0))
+
+
+def false_alarms(
+    images: Images, scores: NDArray[np.float64], among: NDArray[np.bool_], weights: NDArray[np.int64]
+) -> NDArray[Any]:
+    """(1 + B,) share of the negatives ``among`` above the threshold that finds 0.9 of the roadwork images."""
+    positive = np.flatnonzero(images.labels == 1)
+    order = positive[np.argsort(-scores[positive], kind="stable")]
+    reached = np.cumsum(weights[:, order], axis=1)
+    place = (reached >= 0.9 * reached[:, -1:]).argmax(axis=1)
+    above = scores[among][None, :] >= scores[order][place][:, None]
+    drawn = weights[:, among]
+    return np.asarray((above * drawn).sum(axis=1) / drawn.sum(axis=1))
+
+
+def signed(f: Figure) -> str:
+    """A difference with its interval."""
+    return f"{f.value:+.3f} [{f.low:+.3f}, {f.high:+.3f}]"
 
 
 def main() -> None:
@@ -208,7 +237,7 @@ def main() -> None:
     for to_whole, to_mil in zip(against[WHOLE], against[MIL], strict=True):
         name, f = to_whole["variant"], to_whole["figures"]
         differences = [r["differences"]["macro_auroc"] for r in (to_whole, to_mil)]
-        shown = [f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" for d in differences]
+        shown = [signed(d) for d in differences]
         cells = [str(f["macro_auroc"]), *shown, *(str(f[m]) for m in ("auroc", "nll", "mcc"))]
         print(f"| {name} | {passes[name]:g} | " + " | ".join(cells) + " |")
         sources = {s: asdict(v) for s, v in to_whole["sources"].items()}
@@ -219,6 +248,21 @@ def main() -> None:
             f"{r['row']}: " + ", ".join(f"{s} {v['value']:.3f}" for s, v in r["sources"].items()) for r in table
         )
     )
+    hard = hard_negatives(manifest)
+    if hard.any():
+        weights = group_weights(images.groups, args.resamples, 0, strata=images.sources)
+        negative = images.labels == 0
+        sets = {f"{int(hard.sum())} hard negatives": hard, f"{int(negative.sum())} negatives": negative}
+        alarms = {
+            name: [np.mean([false_alarms(images, z, among, weights) for z in deals], axis=0) for among in sets.values()]
+            for name, deals in scores.items()
+        }
+        print("\nfalse alarms at a recall of 0.9, as a share, and as a multiple of the whole image")
+        print("| head over views | " + " | ".join(f"{name} | multiple" for name in sets) + " |\n|---|" + "---|" * 4)
+        for row, (name, found) in zip(table, alarms.items(), strict=True):
+            pairs = [(figure(a), figure(a / np.maximum(b, 1e-9))) for a, b in zip(found, alarms[WHOLE], strict=True)]
+            print(f"| {name} | " + " | ".join(f"{share} | {ratio}" for share, ratio in pairs) + " |")
+            row["false_alarms"] = {k: [asdict(p) for p in pair] for k, pair in zip(sets, pairs, strict=True)}
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(table, indent=2) + "\n")

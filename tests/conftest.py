@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,37 @@ def ray_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[s
 def tiny_bundle(tiny_run: Path) -> Path:
     """Bundle of the tiny run (onnxruntime-fp32); tests that change it copy it first."""
     return tiny_run / "bundle"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Answer]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    """Run ``workzone`` in this process through its entry point, where errors are turned into paragraphs."""
+
+    def run(*words: object) -> Answer:
+        from workzone.cli.main import main
+
+        monkeypatch.setattr(
+            sys, "argv", ["workzone", *(os.fspath(w) if isinstance(w, os.PathLike) else str(w) for w in words)]
+        )
+        capfd.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        captured = capfd.readouterr()
+        return Answer(code, captured.out, captured.err)
+
+    return run

@@ -37,6 +37,7 @@ MOST_BYTES = 10_000_000
 SCENES = 6
 RECIPE = (
     "preset=small",
+    "views.pyramid=[]",
     "split.train=0.6",
     "split.val_select=0.1",
     "split.val_calib=0.25",

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,6 @@ def sha256_bytes(content: bytes) -> str:
 def sha256_json(value: Any) -> str:
     """SHA-256 of the canonical JSON form of ``value``."""
     return sha256_bytes(canonical_json(value).encode())
-
-
-def sha256_tree(files: Mapping[str, str]) -> str:
-    """SHA-256 over a mapping of relative path to file hash; the order of the mapping does not matter."""
-    return sha256_json(dict(files))
 
 
 def shown(path: os.PathLike[str]) -> str:

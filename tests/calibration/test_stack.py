@@ -130,13 +130,13 @@ def test_the_threshold_is_what_moves_mcc() -> None:
 
 
 def test_trade_off_by_hand() -> None:
-    # Ranked p: 1 1 0 1 0 0; best MCC at two or at four said: sqrt(1/2).
+    # Ranked p: 1 1 0 1 0 0; best MCC at two or at four said: sqrt(1/2), and the gap after four is the wider one.
     u = np.array([5.0, 4.0, 3.0, 2.0, 1.0, 0.0] * 10)
     data = CalibData.from_arrays([1, 1, 0, 1, 0, 0] * 10, u)
     row = trade_off(data, ["none"], mcc_weight=1.0).rows[0]
     assert row.mcc == pytest.approx(np.sqrt(0.5))
     assert row.objective == row.mcc
-    assert row.threshold == pytest.approx((sigmoid(np.array(4.0)) + sigmoid(np.array(3.0))) / 2)
+    assert row.threshold == pytest.approx((sigmoid(np.array(2.0)) + sigmoid(np.array(1.0))) / 2)
     assert row.mcc_at_half == 0.0
 
 

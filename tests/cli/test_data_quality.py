@@ -163,5 +163,6 @@ def test_cross_trains_on_each_and_leaves_each_out(place: Path) -> None:
     result = json.loads((place / "cross" / "cross.json").read_text())
     pairs = {(r["trained"], r["tested"]) for r in result["rows"]}
     assert {("a", "b"), ("b", "a"), ("all others", "a"), ("all others", "b")} <= pairs
+    assert result["not_tested"] == {}
     assert (place / "cross" / "cross.png").stat().st_size > 1000
     assert "all others" in said

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workzone.config.load import PRESETS, dump_yaml, load_config, parse_words, walk_fields
+from workzone.config.load import PRESETS, build_config, dump_yaml, load_config, parse_words, walk_fields
 from workzone.config.models import RunConfig
 from workzone.errors import ConfigError
 
@@ -193,11 +193,26 @@ def test_parse_words_nests() -> None:
     assert parse_words(["resamples=200", "slices=[a,b]"]) == {"resamples": 200, "slices": ["a", "b"]}
 
 
-def test_the_pyramid_of_a_preset_can_be_left_out() -> None:
-    words = [*BASE, "preset=small"]
-    assert load_config(words).views.grids == ((3, 3), (5, 5))
-    assert load_config(words).views.fixed_tiles == 34
-    with pytest.raises(ConfigError, match=r"pyramid=\[\]"):
-        load_config([*words, "views.layout=global"])
-    assert load_config([*words, "views.layout=global", "views.pyramid=[]"]).views.fixed_tiles == 0
+@pytest.mark.parametrize("key", ["data", "out", "cache.folder"])
+def test_a_path_with_a_null_character_is_refused(key: str) -> None:
+    values = {"data": "synthetic", "out": "run"} | {key: "a\0b"}
+    with pytest.raises(ConfigError, match="null character"):
+        load_config([f"{name}={value}" for name, value in values.items()])
+
+
+def test_finer_tiles_are_beside_the_default_grid_unless_something_else_is_said() -> None:
+    for words in ([], ["preset=small"], ["views.flip=true"], ["views.rows=3"]):
+        assert load_config([*BASE, *words]).views.grids == ((3, 3), (5, 5))
+    assert load_config([*BASE, "views.layout=global"]).views.grids == ()
+    assert load_config([*BASE, "views.layout=adaptive"]).views.grids == ()
+    assert load_config([*BASE, "views.rows=2"]).views.grids == ((2, 3),)
+    assert load_config([*BASE, "views.pyramid=[]"]).views.grids == ((3, 3),)
     assert load_config([*BASE, "views.pyramid=[[4,4],[6,2]]"]).views.grids == ((3, 3), (4, 4), (6, 2))
+    with pytest.raises(ConfigError, match="layout=global has none"):
+        load_config([*BASE, "views.layout=global", "views.pyramid=[[4,4]]"])
+
+
+@pytest.mark.parametrize("word", ["views.pyramid=[]", "views.pyramid=[[4,4]]", "views.layout=global", "seed=1"])
+def test_a_stored_configuration_keeps_its_grids(word: str) -> None:
+    config = load_config([*BASE, word])
+    assert build_config(config.model_dump(mode="json")).views == config.views

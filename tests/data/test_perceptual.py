@@ -79,6 +79,25 @@ def test_near_pairs_equals_brute_force(limit: int, kept: int | None, monkeypatch
     assert sorted(near_pairs(hashes, limit)) == want
 
 
+def test_pairs_of_different_marks_are_those_of_all_pairs() -> None:
+    rng = np.random.default_rng(4)
+    values = rng.integers(0, 2**64, 40, dtype=np.uint64).tolist()
+    values += [v ^ 5 for v in values[:20]] + values[:15] * 2
+    hashes = [f"{v:016x}" for v in values]
+    marks = rng.integers(0, 3, len(hashes)).tolist()
+    want = sorted(p for p in near_pairs(hashes, 4) if marks[p[0]] != marks[p[1]])
+    assert 20 < len(want) < len(list(near_pairs(hashes, 4)))
+    assert sorted(near_pairs(hashes, 4, apart=marks)) == want
+
+
+def test_hash_bits_are_above_the_median() -> None:
+    grey = np.random.default_rng(1).integers(0, 256, (50, 32, 32)).astype(np.float32)
+    rows = dct_matrix(32)[:8]
+    low = np.round((rows @ grey.astype(np.float64) @ rows.T).reshape(50, 64), 6)
+    want = low > np.median(low[:, 1:], axis=1, keepdims=True)
+    np.testing.assert_array_equal(phash_bits(grey), want)
+
+
 def test_near_edges_connect_what_near_pairs_connect() -> None:
     hashes = clumped(1, 200) + ["00000000000000ff"] * 300
     few, all_ = UnionFind(500), UnionFind(500)

@@ -10,11 +10,10 @@ import pytest
 
 from workzone.data.roles import CalibData
 from workzone.decisions import Code, create, from_dict
-from workzone.decisions.failure import FailureModel, compare, weighted_auroc
+from workzone.decisions.failure import FailureModel, compare
 from workzone.decisions.policies.gate import GatePolicy
 from workzone.errors import BundleError, DataError
 from workzone.files import canonical_json
-from workzone.metrics import auroc_f
 from workzone.predictions import sigmoid
 
 
@@ -152,17 +151,6 @@ def test_constant_measures_and_separable_mistakes_are_harmless() -> None:
     assert model(x)[wrong].min() > model(x)[~wrong].max()
     assert np.isfinite(model(1e9 * x)).all()
     assert model(1e9 * x).max() < 1.0
-
-
-def test_auroc_under_weights() -> None:
-    rng = np.random.default_rng(0)
-    wrong, score = rng.random(80) < 0.3, np.round(rng.random(80), 1)
-    times = rng.integers(0, 4, 80)
-    rows = np.repeat(np.arange(80), times)
-    found = weighted_auroc(wrong, score, np.vstack([np.ones(80), times, np.where(wrong, 0, 1)]).astype(float))
-    assert found[0] == pytest.approx(auroc_f(~wrong, -score))
-    assert found[1] == pytest.approx(auroc_f(~wrong[rows], -score[rows]))
-    assert np.isnan(found[2])
 
 
 @pytest.mark.stat

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from workzone.decisions.remap import remap, unmap
+from workzone.decisions.remap import remap
 from workzone.predictions import logit
 
 
@@ -15,7 +15,7 @@ def test_the_threshold_becomes_one_half_and_the_log_odds_shift(t: float) -> None
     assert np.array_equal(q >= 0.5, p >= t)
     assert (np.diff(q) >= 0).all()
     np.testing.assert_allclose(logit(q), logit(p) - logit(np.array(t)), atol=1e-8)
-    np.testing.assert_allclose(unmap(q, t), p, atol=1e-12)
+    np.testing.assert_allclose(remap(q, 1.0 - t), p, atol=1e-12)
 
 
 @pytest.mark.parametrize("t", [0.0, 1.0, -0.5, float("nan")])

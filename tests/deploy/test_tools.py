@@ -92,6 +92,23 @@ def test_kubernetes_accepts_the_manifests() -> None:
         validate.validate({**document, "spcc": {}}, validate.latest_version(), strict=True)
 
 
+@pytest.mark.parametrize("folder", ["kubernetes", "kubernetes-queue"])
+def test_kustomize_builds_what_kubernetes_accepts(folder: str) -> None:
+    from workzone.serving.metrics import Metrics
+
+    validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    built = [d for d in yaml.safe_load_all(run([tool("kubectl"), "kustomize", folder])) if d]
+    assert len(built) == 8
+    for document in built:
+        validate.validate(document, validate.latest_version(), strict=True)
+    (scaler,) = (d for d in built if d["kind"] == "HorizontalPodAutoscaler")
+    asked = [m["pods"]["metric"]["name"] for m in scaler["spec"]["metrics"] if m["type"] == "Pods"]
+    assert asked == (["workzone_queue_depth"] if folder == "kubernetes-queue" else [])
+    (rule,) = yaml.safe_load((DEPLOY / "kubernetes-queue/adapter.yaml").read_text())["rules"]["custom"]
+    assert rule["name"]["as"] in {m.name for m in Metrics().registry.collect()}
+    assert rule["seriesQuery"].startswith("workzone_queue_depth{")
+
+
 def test_the_pod_of_kserve_is_one() -> None:
     """KServe hands the predictor, less its own keys, to Kubernetes as a pod; its own schema is not checked."""
     validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers.command import workzone
 from workzone.bundle import Detector, schema, verify_bundle
+from workzone.bundle.embedding import EmbeddingCache
 from workzone.bundle.starter import STARTER
 from workzone.errors import BundleError
 from workzone.files import canonical_json, sha256_bytes
@@ -56,6 +59,7 @@ def test_a_folder_that_cannot_be_written_is_named(read_only: Path) -> None:
         ["run", "data=synthetic", f"out={read_only / 'new'}"],
         ["predict", picture, "-b", read_only / "bundle", "-o", read_only / "out.csv"],
         ["data", "synth", read_only / "scenes", "--images", "2"],
+        ["registry", "add", read_only / "bundle", "--root", read_only / "registry"],
     ):
         done = workzone(*words)
         assert done.returncode == 2, (words, done.stderr)
@@ -67,6 +71,18 @@ def test_a_folder_that_cannot_be_written_is_named(read_only: Path) -> None:
 @starter
 def test_a_bundle_can_be_used_from_where_nothing_can_be_written(read_only: Path) -> None:
     assert all(check.passed for check in verify_bundle(read_only / "bundle"))
+
+
+@starter
+def test_a_cache_that_cannot_be_written_is_named(read_only: Path) -> None:
+    detector = Detector.load(STARTER, threads=1)
+    cache = EmbeddingCache(
+        read_only / "cache", detector.engine, STARTER / "engine" / "backbone.onnx", detector.preprocessing
+    )
+    row = np.zeros((1, detector.engine.embedding_dim), dtype=np.float32), np.zeros((1, 4), dtype=np.float32)
+    with pytest.raises(OSError, match=re.escape(str(read_only / "cache"))):
+        cache.append({"0" * 64: row})
+    assert "0" * 64 not in cache
 
 
 def other_version(folder: Path, version: int) -> None:

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from helpers.command import workzone
+from helpers.browser import chromium, shot, window
 from workzone.errors import ConfigError, DataError
 from workzone.maps.events import Event
 from workzone.maps.feeds import to_geojson, to_wzdx
@@ -17,6 +17,7 @@ from workzone.maps.page import render
 from workzone.maps.sightings import parse_time
 from workzone.maps.tracks import read_track
 
+Call = Callable[..., Any]
 WZDX = Path(os.environ.get("WORKZONE_SHARED", Path(__file__).parents[3] / "shared")) / "wzdx"
 
 
@@ -121,7 +122,7 @@ def test_tracks(tmp_path: Path) -> None:
             read_track(tmp_path / name)
 
 
-def test_the_command_line_from_a_table_to_a_page(tmp_path: Path) -> None:
+def test_the_command_line_from_a_table_to_a_page(call: Call, tmp_path: Path) -> None:
     rows = ["path,decision,probability,latitude,longitude,time,drive"]
     for drive, hour in (("a", 8), ("b", 15)):
         rows += [
@@ -130,24 +131,24 @@ def test_the_command_line_from_a_table_to_a_page(tmp_path: Path) -> None:
     rows += ["x.jpg,roadwork,0.9,,,,", "bad.jpg,,,,,,"]
     table = tmp_path / "p.csv"
     table.write_text("\n".join(rows) + "\n")
-    done = workzone("map", str(table), "--out", str(tmp_path / "m"), "--publisher", "City")
-    assert done.returncode == 0, done.stderr
-    assert "10 decisions (1 without place or time left out)" in done.stdout
-    assert "1 active" in done.stdout
+    done = call("map", table, "--out", tmp_path / "m", "--publisher", "City")
+    assert done.code == 0, done.err
+    assert "10 decisions (1 without place or time left out)" in done.out
+    assert "1 active" in done.out
     assert json.loads((tmp_path / "m" / "wzdx.json").read_text())["feed_info"]["publisher"] == "City"
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        return
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-sync", f"--user-data-dir={tmp_path / 'c'}"]
-    page = (tmp_path / "m" / "map.html").as_uri()
-    dom = subprocess.run([chromium, *flags, "--dump-dom", page], capture_output=True, text=True, timeout=120).stdout
-    assert 'data-ready="1"' in dom
-    assert "1 places" in dom
+    with chromium() as browser:
+        for narrow in (False, True):
+            with window(browser, narrow=narrow) as (page, problems):
+                page.goto((tmp_path / "m" / "map.html").as_uri())
+                page.locator("[data-ready='1']").wait_for(state="attached")
+                assert "1 places" in page.locator("body").inner_text()
+                shot(page, "map-narrow" if narrow else "map")
+                assert not problems
 
 
-def test_without_a_position_the_command_says_what_to_do(tmp_path: Path) -> None:
+def test_without_a_position_the_command_says_what_to_do(call: Call, tmp_path: Path) -> None:
     table = tmp_path / "p.csv"
     table.write_text("path,decision,probability\na.jpg,roadwork,0.9\n")
-    done = workzone("map", str(table), "--out", str(tmp_path / "m"))
-    assert done.returncode == 2
-    assert "--track" in done.stderr
+    done = call("map", table, "--out", tmp_path / "m")
+    assert done.code == 2
+    assert "--track" in done.err

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from workzone.metrics import METRICS, Interval, bootstrap, clopper_pearson, evaluate, replicates
-from workzone.metrics.bootstrap import CHUNK_ELEMENTS
-from workzone.metrics.resampling import Plan, acceleration
+from workzone.metrics.resampling import CHUNK_ELEMENTS, Plan, acceleration
 from workzone.metrics.sample import Sample
 
 

@@ -111,6 +111,17 @@ def test_a_broken_promise_voids_the_certificate(tmp_path: Path) -> None:
     assert site.json["void"] == mark.to_dict()
 
 
+def test_where_no_day_is_judged_the_reason_is_said(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    said = site.run("--now", "2026-05-01T23:00:00", "--out", tmp_path / "first").output
+    assert "No day could be judged yet: 2026-05-01 with 1" in said.replace(",", "")
+    assert "is not finished" in said
+    said = site.run("--fewest", "5000", "--out", tmp_path / "few").output
+    assert "2026-05-09 has 120 images, 5000 are needed" in said
+    said = site.run("--now", "2027-05-10T06:00:00", "--out", tmp_path / "none").output
+    assert "the log holds no image of these 14 days" in said
+
+
 def test_labels_count_once_however_often_one_looks(tmp_path: Path) -> None:
     site = Site(tmp_path, missed=0.05)
     labels = pl.read_csv(tmp_path / "labels.csv")

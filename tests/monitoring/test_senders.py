@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from workzone.monitoring.alerts import NOTIFIERS, Alarm, DeliveryError
+from workzone.errors import ConfigError
+from workzone.monitoring.alerts import NOTIFIERS, Alarm, DeliveryError, load_actions
 
 LONG = Alarm("drift", "probability", "warning", "tiny", "a" * 64, "2026-05-02T00:00:00+00:00", "<!channel> & \n" * 2000)
 PLAIN = Alarm("certificate", "fnr", "critical", "tiny", "a" * 64, "2026-05-03T00:00:00+00:00", "Refuted: 3 % > 1 %.")
@@ -218,6 +219,31 @@ def test_mail_goes_out_encrypted_and_signed_in(
         email(post, security=security).deliver([PLAIN])
     assert caught.value.retry is False
     assert "wrong" not in str(caught.value)
+
+
+def test_a_password_in_clear_goes_to_this_machine_only(tmp_path: Path) -> None:
+    file = tmp_path / "actions.json"
+    mail = {"kind": "email", "sender": "a@example.org", "to": ["b@example.org"], "user": "me", "password_env": "SMTP"}
+    for host, security, fine in (
+        ("smtp.example.org", "none", False),
+        ("192.0.2.7", "none", False),
+        ("localhost.example.org", "none", False),
+        ("localhost", "none", True),
+        ("127.0.0.1", "none", True),
+        ("::1", "none", True),
+        ("smtp.example.org", "starttls", True),
+        ("smtp.example.org", "tls", True),
+    ):
+        file.write_text(json.dumps({"actions": [{**mail, "host": host, "security": security}]}))
+        if fine:
+            assert len(load_actions(file)) == 1
+            continue
+        with pytest.raises(ConfigError, match="in clear") as caught:
+            load_actions(file)
+        assert (caught.value.where, "starttls" in (caught.value.fix or "")) == (str(file), True)
+        assert "actions.0" in caught.value.what
+    file.write_text(json.dumps({"actions": [{**mail, "user": "", "host": "smtp.example.org", "security": "none"}]}))
+    assert len(load_actions(file)) == 1
 
 
 @pytest.mark.parametrize("post", ["starttls"], indirect=True)

@@ -96,6 +96,27 @@ def test_predict_decides_as_the_evaluation_did(run: Path) -> None:
     assert [r["probability"] for r in rows] == pytest.approx(saved.columns["probability"].tolist(), abs=1e-4)
 
 
+def test_each_picture_has_its_own_order_of_the_finer_tiles(tiny_run: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(tiny_run, tmp_path / tiny_run.name))
+    words = ["decide.policy=cascade", "decide.budget=0.6", "decide.target_fnr=0.7", "calibrate.method=none"]
+    done = workzone("run", *tiny_words(out, tiny_run.parent / "cache", *words, "views.pyramid=[[3,3]]"))
+    assert done.returncode == 0, done.stderr
+    plan = policy(out).plan
+    assert (plan.stages, plan.focus) == ((2, 5, 6, 14), 5)
+    saved = Predictions.load(out / "evaluate" / "predictions.parquet")
+    reached = saved.columns["stage"].astype(int)
+    assert (reached >= 3).any(), "some picture must be looked at behind the focus"
+    paths = [str(p) for p in saved.columns["path"]]
+    done = workzone("predict", "--bundle", out / "bundle", "--format", "jsonl", "--views", *paths)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [r["stage"] for r in rows] == reached.tolist()
+    assert [len(r["views"]) for r in rows] == [round(14 * r["cost"]) for r in rows]
+    assert [r["probability"] for r in rows] == pytest.approx(saved.columns["probability"].tolist(), abs=1e-4)
+    assert json.loads((out / "evaluate" / "cascade.json").read_text())["focus"] == 5
+    assert workzone("verify", out / "bundle").returncode == 0
+
+
 def test_predict_takes_a_budget(run: Path, tmp_path: Path) -> None:
     paths = [str(p) for p in Predictions.load(run / "evaluate" / "predictions.parquet").columns["path"]]
     spent = {}
@@ -185,10 +206,10 @@ def test_stages_by_themselves() -> None:
     [
         (("views.layout=adaptive",), "same views of every image"),
         (("views.layout=global",), "several views"),
-        (("decide.stages=[1,4,9]",), "number of views, 10"),
-        (("decide.stages=[4,1,10]",), "rise"),
-        (("decide.budget=0.05",), "no share of the cost"),
-        (("decide.budget=11",), "no share of the cost"),
+        (("decide.stages=[1,4,9]",), "number of views, 35"),
+        (("decide.stages=[4,1,35]",), "rise"),
+        (("decide.budget=0.02",), "no share of the cost"),
+        (("decide.budget=36",), "no share of the cost"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path: Path, more: tuple[str, ...], told: str) -> None:

@@ -23,7 +23,6 @@ from workzone.pipeline.chain_members import Member, certification_parts, open_me
 from workzone.pipeline.phase import Progress
 from workzone.pipeline.phases.calibrate import calibration_parts
 from workzone.predictions import Predictions
-from workzone.serving.model import Model
 
 pytestmark = pytest.mark.timeout(600)
 OPTIONS = ChainOptions(
@@ -151,7 +150,7 @@ def test_commands_take_the_cascade(made: Path, tmp_path: Path, tiny_run: Path) -
 
 
 def test_other_commands_say_what_it_is(made: Path) -> None:
-    for load in (Detector.load, Model.load, schema.read_manifest):
+    for load in (Detector.load, schema.read_manifest):
         with pytest.raises(BundleError, match="cascade of several models"):
             load(made / "bundle")
     assert isinstance(open_bundle(made / "bundle" / "members" / "1"), Detector)

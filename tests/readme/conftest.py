@@ -23,6 +23,7 @@ class Workshop:
             "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", "")]),
             "WORKZONE_CACHE": str(folder / "cache"),
             "COLUMNS": "160",
+            "WORKZONE_MLFLOW": "off",  # laying out a database takes MLflow seconds; tests/registry is about it
         }
 
     def bash(self, text: str) -> str:

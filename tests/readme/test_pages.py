@@ -75,6 +75,13 @@ def test_every_page_is_in_the_navigation() -> None:
         assert page.relative_to(DOCS).as_posix() in navigation
 
 
+def test_the_home_page_leads_to_every_other() -> None:
+    home = (DOCS / "index.md").read_text(encoding="utf-8")
+    for page in DOCS.rglob("*.md"):
+        name = page.relative_to(DOCS).as_posix()
+        assert name == "index.md" or name.startswith("decisions/0") or f"]({name})" in home, name
+
+
 def test_every_requirement_is_answered_once() -> None:
     text = (DOCS / "requirements.md").read_text(encoding="utf-8")
     found = re.findall(r"^\| ([A-J]\d+) \| [^|]+ \| ([^|]+) \|(.*)$", text, re.MULTILINE)

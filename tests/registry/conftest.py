@@ -62,6 +62,12 @@ def make(tiny_bundle: Path, tmp_path: Path) -> Make:
     return go
 
 
+@pytest.fixture(autouse=True)
+def no_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Laying out a database takes MLflow seconds; tests that are about it say another word."""
+    monkeypatch.setenv("WORKZONE_MLFLOW", "off")
+
+
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "registry")

@@ -16,8 +16,10 @@ from promised import Make
 from typer.testing import CliRunner
 
 from helpers.command import command, environment
+from workzone.bundle.schema import read_manifest
 from workzone.cli.main import app
-from workzone.errors import CheckFailedError, ConfigError
+from workzone.errors import CheckFailedError, ConfigError, WorkzoneError
+from workzone.registry.address import Link, mlflow_gate, registry_of, tell_mlflow
 from workzone.registry.store import Registry
 from workzone.registry.triton import kserve_yaml, write_triton
 from workzone.serving.checklist import Given, checklist
@@ -47,6 +49,114 @@ def test_mlflow_has_the_same_versions_and_aliases(registry: Registry, make: Make
     assert set(client.get_registered_model("workzone").aliases) == {"champion"}
     with pytest.raises(ConfigError, match="no name"):
         mirror(registry, uri, "a' OR '1")
+
+
+@pytest.mark.slow  # as above, and a process of its own for each question
+def test_the_command_line_keeps_mlflow_in_step(make: Make, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow", reason="mlflow-skinny is not installed")
+    pytest.importorskip("sqlalchemy", reason="MLflow's store needs sqlalchemy")
+    from mlflow import MlflowClient
+
+    root = str(tmp_path / "registry")
+    told = f"sqlite:///{root}/mlflow.db"  # by default, beside the log
+
+    def run(*words: str, code: int = 0, root: str = root) -> str:
+        done = CliRunner().invoke(app, ["registry", *words, "--root", root], env={"WORKZONE_MLFLOW": None})
+        assert done.exit_code == code, (done.output, done.exception)
+        return f"{done.output}{done.exception or ''}"
+
+    def aliases() -> dict[str, str]:
+        client = MlflowClient(tracking_uri=told, registry_uri=told)
+        held = client.get_registered_model("workzone").aliases
+        return {a: client.get_model_version("workzone", v).tags["workzone.version"] for a, v in held.items()}
+
+    for name in ("one", "two"):
+        run("add", str(make(name)))
+    run("promote", "1.0.0")
+    run("promote", "1.1.0", "--to", "challenger")
+    assert aliases() == {"champion": "1.0.0", "challenger": "1.1.0"}
+    run("promote", "challenger")
+    assert aliases() == {"champion": "1.1.0", "previous": "1.0.0"}
+    assert "two" in run("list", root=told), "the address of MLflow leads to the registry"
+    assert "says what the log says" in run("verify")
+
+    client = MlflowClient(tracking_uri=told, registry_uri=told)
+    client.set_registered_model_alias("workzone", "champion", "1")  # past every gate
+    assert "champion is 1.0.0 there, 1.1.0 in the log" in run("verify", code=3)
+    assert registry_of(root).folder("champion").name == registry_of(root).state().versions["1.1.0"]
+    for apart in (False, True):
+        with pytest.raises(WorkzoneError, match="does not say what the log says"):
+            registry_of(told, apart=apart)
+    assert "called 1.0.0 champion, which no gate has seen" in run("rollback", "--reason", "worse")
+    assert aliases() == {"champion": "1.0.0"}
+    assert registry_of(told, apart=True).root == Path(root)
+
+    other = tmp_path / "other"
+    Registry(other).add(make("three"), "7.0.0")
+    assert "belongs to another registry" in run("mlflow", "--uri", told, code=1, root=str(other))
+    assert "7.0.0: mine version 1" in run("mlflow", "--uri", told, "--name", "mine", root=str(other))
+    assert registry_of(f"{told}#mine").root == other
+    run("mlflow", "--uri", "off", root=str(other))
+    assert mlflow_gate(Registry(other)).passed is None
+
+
+@pytest.mark.slow  # MLflow alone takes seconds to import
+def test_what_cannot_be_told_is_said(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="mlflow-skinny is not installed")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    registry = Registry(tmp_path / "registry")
+    registry.add(make())
+    Link.parse(f"http://127.0.0.1:{_free_port()}").keep(registry)
+    notes: list[str] = []
+    assert tell_mlflow(registry, notes.append) == {}
+    assert "the registry itself has changed" in notes[0]
+    assert mlflow_gate(registry).passed is False
+
+
+def test_an_address_of_mlflow_is_read_with_care(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="password"):
+        Link.parse("postgresql://me:secret@db/workzone")
+    with pytest.raises(ConfigError, match="no address"):
+        Link.parse("ftp://db/workzone")
+    with pytest.raises(ConfigError, match="no name"):
+        Link.parse("sqlite:///a.db#a' OR '1")
+    assert Link.parse("postgresql://me@db/workzone#streets") == Link("postgresql://me@db/workzone", "streets")
+    with pytest.raises(ConfigError, match="no such database"):
+        registry_of(f"sqlite:///{tmp_path}/none.db")
+    assert not (tmp_path / "none.db").exists(), "asking makes no database"
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_a_load_test_is_a_gate(make: Make, tmp_path: Path) -> None:
+    registry, report = Registry(tmp_path / "registry"), tmp_path / "load.json"
+    bundle = make()
+    sha = read_manifest(bundle).sha256
+    registry.add(bundle, "1.0.0")
+    values = {
+        "created": "2026-11-22T00:00:00+00:00", "url": "http://127.0.0.1:1", "bundle_sha256": sha, "users": 2,
+        "pause": 0, "seconds": 60, "statuses": {"200": 2000}, "p50": 20, "p95": 30, "p99": 900, "slowest": 1000,
+        "limit_p99": 500, "limit_failed": 0,
+    }  # fmt: skip
+
+    def promote(code: int, **changed: object) -> str:
+        report.write_text(json.dumps(values | changed))
+        words = ["registry", "promote", "1.0.0", "--load-test", str(report), "--root", str(registry.root)]
+        done = CliRunner().invoke(app, words)
+        said = f"{done.output} {done.exception or ''}"
+        assert (done.exit_code == 0) == (code == 0), said
+        return said
+
+    assert "load test: p99 is 900 ms, the limit 500 ms" in promote(3)
+    assert "it tested bundle" in promote(3, p99=20, bundle_sha256="0" * 64)
+    assert "900 requests" in promote(3, p99=20, statuses={"200": 900})
+    assert registry.state().aliases == {}
+    assert "ok     load test: 2000 requests in 60 s" in promote(0, p99=20)
+    assert registry.entries()[-1].values["gates"][-1]["name"] == "load test"
 
 
 def test_triton_has_the_network_and_its_signature(tiny_bundle: Path, tmp_path: Path) -> None:

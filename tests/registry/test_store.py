@@ -14,7 +14,8 @@ from workzone.bundle import schema
 from workzone.errors import CheckFailedError, ConfigError
 from workzone.files import sha256_bytes
 from workzone.monitoring.void import mark_path, write_mark
-from workzone.registry.log import FIRST, LOG, read_log
+from workzone.registry import log
+from workzone.registry.log import FIRST, LOG, append, read_log, require_intact
 from workzone.registry.store import Registry
 from workzone.registry.version import Version
 
@@ -28,7 +29,8 @@ registry = store.Registry(root)
 if point == "copying":
     store._require_good = die
 elif point == "before the head":
-    log.write_json = die
+    write, calls = log.write_json, []
+    log.write_json = lambda *a: (calls.append(a), die() if len(calls) == 2 else write(*a))  # the head of the new entry
 elif point == "before the link":
     registry.promote("1.0.0", "challenger")
     kept = store.Registry._link
@@ -80,6 +82,9 @@ def test_add_promote_and_rollback(registry: Registry, make: Make) -> None:
     assert champion(registry) == "one"
     registry.promote("challenger")
     assert registry.state().aliases == {"champion": "1.1.0", "previous": "1.0.0"}
+    assert champion(registry) == "two"
+    with pytest.raises(CheckFailedError, match="nobody would serve"):
+        registry.promote("1.1.0", "challenger")
     assert champion(registry) == "two"
     assert registry.rollback("too many complaints") == "1.0.0"
     assert champion(registry) == "one"
@@ -179,6 +184,28 @@ def test_a_changed_bundle_and_a_moved_link_are_found(registry: Registry, make: M
     (registry.folder("1.0.0") / "policy.json").write_text("{}")
     with pytest.raises(CheckFailedError, match="does not verify"):
         registry.rollback("to a damaged bundle")
+
+
+def test_two_changes_that_were_killed_before_their_head_are_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(tmp_path, [], "add", {"version": "1.0.0"})
+    write, written = log.write_json, 0
+
+    def killed(path: Path, content: object) -> None:
+        nonlocal written
+        written += 1
+        if written % 2 == 0:  # the head of the new entry, not that of the ones before
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(log, "write_json", killed)
+    for number in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            append(tmp_path, require_intact(tmp_path), "add", {"version": f"1.{number}.0"})
+    entries, problems = read_log(tmp_path)
+    assert problems == []
+    assert [e.values["version"] for e in entries] == ["1.0.0", "1.1.0", "1.2.0"]
 
 
 @pytest.mark.parametrize("point", ["copying", "before the head", "before the link"])

@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -46,9 +48,9 @@ def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_rows_are_those_of_predict(pictures: Path, whole: Path, tmp_path: Path) -> None:
+def test_rows_are_those_of_predict(call: Callable[..., Any], pictures: Path, whole: Path, tmp_path: Path) -> None:
     table = tmp_path / "predicted.parquet"
-    assert workzone("predict", pictures, "--bundle", STARTER, "--out", table).returncode == 1
+    assert call("predict", pictures, "--bundle", STARTER, "--out", table).code == 1
     shards = shard_files(Output(whole))
     assert [pl.read_parquet(p).height for p in shards] == [4, 4, 3]
     found = pl.concat(pl.read_parquet(p) for p in shards)
@@ -184,7 +186,7 @@ def test_a_void_certificate_is_honoured(pictures: Path, whole: Path, tmp_path: P
         score(names, tmp_path / "begun", bundle)
 
 
-def test_ray_that_is_not_there_is_named(pictures: Path, tmp_path: Path) -> None:
+def test_ray_that_is_not_there_is_named(call: Callable[..., Any], pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("raise ModuleNotFoundError(name='ray')")
     path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
     done = workzone(
@@ -192,7 +194,7 @@ def test_ray_that_is_not_there_is_named(pictures: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "pip install 'workzone[ray]'" in done.stderr
-    assert workzone("score", pictures, "--out", tmp_path / "o", "--launcher", "slurm").returncode == 2
+    assert call("score", pictures, "--out", tmp_path / "o", "--launcher", "slurm").code == 2
 
 
 def test_a_plan_of_a_million_names_needs_little_memory(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def opened(tiny_bundle: Path) -> Model:
 @pytest.fixture
 def model(opened: Model) -> Model:
     """A model of its own, whose state a test may change."""
-    return Model(replace(opened.detector, engine=opened._watched.inner))
+    return Model(opened.detector)
 
 
 @pytest.fixture

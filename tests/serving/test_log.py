@@ -144,3 +144,19 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
         db.execute("CREATE TABLE mine (x)")
     with pytest.raises(DataError, match="version"):
         connect(tmp_path / "other.db")
+
+
+def test_a_log_of_version_2_gets_the_new_columns(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    with closing(connect(path)) as db:
+        write_rows(db, [row(1)])
+        for name in ("stage", "cost"):
+            db.execute(f"ALTER TABLE predictions DROP COLUMN {name}")
+        db.execute("PRAGMA user_version=2")
+    with closing(connect(path)) as db:
+        write_rows(db, [row(2, stage=3, cost=0.25)])
+    read = read_log(path)
+    assert read.columns["stage"].tolist() == [0, 3]
+    assert read.columns["cost"].tolist() == [1.0, 0.25]
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT typeof(cost) FROM predictions").fetchall() == [("real",), ("real",)]

@@ -22,13 +22,13 @@ from workzone.decisions.policies.threshold import ThresholdPolicy
 from workzone.errors import ConfigError
 from workzone.monitoring.void import mark_path, write_mark
 from workzone.registry.ab import judge
+from workzone.registry.address import registry_of
 from workzone.registry.shadow import compare
 from workzone.registry.split import assign
 from workzone.registry.store import Registry
 from workzone.serving.log import Row, connect, read_log, write_rows
 from workzone.serving.metrics import Metrics
 from workzone.serving.model import Model
-from workzone.serving.places import registry_of
 from workzone.serving.review import Kept, ReviewStore
 from workzone.serving.roles import Roles
 from workzone.serving.rollout import Judge
@@ -45,7 +45,7 @@ def with_thresholds(model: Model, low: float, high: float) -> Model:
     policy = ThresholdPolicy.from_parameters(model.detector.policy.parameters())
     policy.low, policy.high = replace(policy.low, threshold=low), replace(policy.high, threshold=high)
     manifest = model.detector.manifest.model_copy(update={"sha256": "c" * 64})
-    return Model(replace(model.detector, policy=policy, manifest=manifest, engine=model._watched.inner))
+    return Model(replace(model.detector, policy=policy, manifest=manifest))
 
 
 @pytest.fixture
@@ -311,7 +311,7 @@ def test_wrong_use_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"challenger|keep_share"):
             ServeSettings(bundle=tmp_path, **values)
     with pytest.raises(ConfigError, match="folder"):
-        registry_of("https://example.org/registry")
+        registry_of("ftp://example.org/registry")
 
 
 def test_the_log_of_the_server_is_judged_by_role(tmp_path: Path) -> None:

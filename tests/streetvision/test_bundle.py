@@ -6,7 +6,9 @@ import json
 import shutil
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,7 +17,6 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import HOTKEY
-from helpers.command import workzone
 from workzone.bundle import Detector
 from workzone.data.manifest import Manifest
 from workzone.data.sources.build import build_manifest
@@ -25,6 +26,7 @@ from workzone.streetvision.challenges import Pictures, load_scores, save_scores,
 from workzone.streetvision.publish import Card, publish_folder
 from workzone.vision.streetvision.transforms import PROTOCOLS, Recipe, transform, wire
 
+Call = Callable[..., Any]
 CARD = Card("tiny", "drawn scenes", "1.2.3", HOTKEY)
 
 
@@ -109,22 +111,22 @@ def test_stored_scores_serve_the_same_question_only(detector: Detector, test_ima
         load_scores(few, protocol, tmp_path / "s.npz", key)
 
 
-def test_command_simulate(tiny_bundle: Path, tables: tuple[Path, Path], tmp_path: Path) -> None:
+def test_command_simulate(call: Call, tiny_bundle: Path, tables: tuple[Path, Path], tmp_path: Path) -> None:
     words = ["streetvision", "simulate", tiny_bundle, tables[1], "--calib", tables[0], "--images", "4", "--draws", "1"]
     words += ["--challenges", "200", "--runs", "20", "--out", tmp_path / "sim", "--protocol", "letterbox"]
-    done = workzone(*words)
-    assert done.returncode == 0, done.stderr
-    assert "mean reward" in done.stdout
-    assert "Rule chosen on 8 other images" in done.stdout
+    done = call(*words)
+    assert done.code == 0, done.err
+    assert "mean reward" in done.out
+    assert "Rule chosen on 8 other images" in done.out
     record = json.loads((tmp_path / "sim" / "simulation.json").read_text())
     assert record["protocol"] == "letterbox"
     assert record["n"] == 8
-    same = workzone(*words[:4], "--calib", tables[1], *words[6:])
-    assert same.returncode == 3
-    assert "both choose the rule and report on it" in same.stderr
-    wrong = workzone(*words[:4], "--protocol", "3")
-    assert wrong.returncode == 2
-    assert "2.0.4, letterbox, 0.4.1" in wrong.stderr
+    same = call(*words[:4], "--calib", tables[1], *words[6:])
+    assert same.code == 3
+    assert "both choose the rule and report on it" in same.err
+    wrong = call(*words[:4], "--protocol", "3")
+    assert wrong.code == 2
+    assert "2.0.4, letterbox, 0.4.1" in wrong.err
 
 
 def test_published_folder(published: Path, tiny_bundle: Path) -> None:

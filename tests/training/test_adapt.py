@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.patches import Killed, draw, lightning_killer, role
 from workzone.config.models import AdapterConfig, TrackingConfig, TrainConfig
 from workzone.data.roles import CalibData, SelectData, TrainData
 from workzone.errors import ConfigError, DataError, LeakageError, MissingExtraError
@@ -14,17 +15,6 @@ from workzone.training.adapt import adapt_backbone
 from workzone.training.optimisers import OPTIMISERS
 
 GOLDEN = Path(__file__).parent / "golden" / "loss_trace.json"
-
-
-def draw(path: str) -> np.ndarray:
-    """A grey view; a positive one carries an orange patch somewhere."""
-    index, label = (int(part) for part in path.split("-"))
-    rng = np.random.default_rng(index)
-    view = rng.integers(60, 120, (32, 32, 3), dtype=np.uint8)
-    if label:
-        y, x = rng.integers(0, 22, 2)
-        view[y : y + 10, x : x + 10] = (250, 120, 10)
-    return view
 
 
 def test_dropout_and_batch_norm_are_in_the_modes_they_should_be(tiny, tmp_path):
@@ -46,12 +36,6 @@ def test_dropout_and_batch_norm_are_in_the_modes_they_should_be(tiny, tmp_path):
     run(with_norm, tmp_path, config(method="full", epochs=2), callbacks=[Modes()])
     assert len(seen) == 8
     assert all(modes == {True, False} for modes in seen)
-
-
-def role(kind, n: int, start: int):
-    labels = np.arange(n) % 2
-    ids = np.array([f"{start + i}-{label}" for i, label in enumerate(labels)])
-    return kind(ids=ids, labels=labels, groups=ids, paths=ids)
 
 
 def config(**changes) -> TrainConfig:
@@ -76,27 +60,12 @@ def run(tiny, folder, cfg, **more):
     )
 
 
-class Kill(Exception):  # noqa: N818
-    pass
-
-
-def killer(epoch: int, batch: int):
-    import lightning as L
-
-    class Killer(L.Callback):
-        def on_train_batch_end(self, trainer, module, outputs, data, batch_idx):
-            if (trainer.current_epoch, batch_idx) == (epoch, batch):
-                raise Kill
-
-    return Killer()
-
-
 @pytest.mark.parametrize(("method", "ema"), [("dora", 0.0), ("full", 0.9)])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tiny, tmp_path, method, ema):
     cfg = config(method=method, ema=ema, epochs=4)
     whole = run(tiny, tmp_path / "whole", cfg)
-    with pytest.raises(Kill):
-        run(tiny, tmp_path / "killed", cfg, callbacks=[killer(2, 1)])
+    with pytest.raises(Killed):
+        run(tiny, tmp_path / "killed", cfg, callbacks=[lightning_killer(2, 1)])
     resumed = run(tiny, tmp_path / "killed", cfg)
     expected = dict(whole.trace)
     assert len(whole.trace) == 16

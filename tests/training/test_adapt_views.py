@@ -7,6 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from helpers.patches import role
 from workzone.config.models import RunConfig, TrainConfig
 from workzone.config.views import ViewSpec
 from workzone.data.roles import SelectData, TrainData
@@ -26,12 +27,6 @@ def views_of(path: str) -> np.ndarray:
         tile, (y, x) = 1 + rng.integers(4), rng.integers(0, 16, 2)
         views[tile, y : y + 16, x : x + 16] = (250, 120, 10)
     return views
-
-
-def role(kind, n: int, start: int):
-    labels = np.arange(n) % 2
-    ids = np.array([f"{start + i}-{label}" for i, label in enumerate(labels)])
-    return kind(ids=ids, labels=labels, groups=ids, paths=ids)
 
 
 def run(tiny, folder, load=views_of, layout=GRID, **changes):

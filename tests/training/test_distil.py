@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from helpers.patches import Killed, killer_at
 from workzone.config.pretraining import DistilConfig, PretrainConfig
 from workzone.models.backbones import Backbone, BackboneSpec
 from workzone.training.distillation import Distillation, teacher_features, tokens
@@ -167,10 +168,6 @@ def test_terms_can_be_switched_off(tiny, tmp_path):
         DistilConfig(token=0, feature=0, patch=0)
 
 
-class Killed(Exception):  # noqa: N818
-    pass
-
-
 @pytest.mark.parametrize("kind", ["vit", "conv"])
 def test_a_killed_distillation_repeats_the_uninterrupted_one(tiny, tmp_path, kind):
     cfg = config(checkpoint_seconds=1e-9)
@@ -180,13 +177,9 @@ def test_a_killed_distillation_repeats_the_uninterrupted_one(tiny, tmp_path, kin
         made = Distillation(students(tiny)[kind], known, cfg.distil, side=32, seed=0)
         return made, run_loop(made, images(), cfg, seed=4, folder=folder, key="k", on_step=on_step)
 
-    def kill(step: int) -> None:
-        if step == 3:
-            raise Killed
-
     whole, expected = train(tmp_path / "whole")
     with pytest.raises(Killed):
-        train(tmp_path / "killed", kill)
+        train(tmp_path / "killed", killer_at(3))
     seen: list[int] = []
     made, outcome = train(tmp_path / "killed", seen.append)
     assert seen[0] == 4

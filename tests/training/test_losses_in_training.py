@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.patches import Killed, draw, lightning_killer, role
 from workzone.config.models import AdapterConfig, FuseConfig, TrainConfig
 from workzone.config.terms import LOSS_NAMES
 from workzone.data.roles import Role, SelectData, TrainData
@@ -170,23 +171,6 @@ def test_curriculum_goes_from_easy_to_all():
 # Images
 
 
-def draw(path: str) -> np.ndarray:
-    """A grey view; a positive one carries an orange patch somewhere."""
-    index, label = (int(part) for part in path.split("-"))
-    rng = np.random.default_rng(index)
-    view = rng.integers(60, 120, (32, 32, 3), dtype=np.uint8)
-    if label:
-        y, x = rng.integers(0, 22, 2)
-        view[y : y + 10, x : x + 10] = (250, 120, 10)
-    return view
-
-
-def role(kind, n: int, start: int):
-    labels = np.arange(n) % 2
-    ids = np.array([f"{start + i}-{label}" for i, label in enumerate(labels)])
-    return kind(ids=ids, labels=labels, groups=ids, paths=ids)
-
-
 def adapt(tiny, folder, callbacks=(), **changes):
     settings = {"method": "full", "epochs": 2, "batch_size": 8, "lr": 1e-3, "backbone_lr": 1e-3, "hidden": 8}
     data = role(TrainData, 24, 0), role(SelectData, 8, 1000)
@@ -194,27 +178,12 @@ def adapt(tiny, folder, callbacks=(), **changes):
     return adapt_backbone(tiny(), *data, cfg, seed=5, folder=folder, load=draw, callbacks=callbacks)
 
 
-class Kill(Exception):  # noqa: N818
-    pass
-
-
-def killer(epoch: int, batch: int):
-    import lightning as L
-
-    class Killer(L.Callback):
-        def on_train_batch_end(self, trainer, module, outputs, data, batch_idx):
-            if (trainer.current_epoch, batch_idx) == (epoch, batch):
-                raise Kill
-
-    return Killer()
-
-
 @pytest.mark.parametrize("optimizer", ["sam", "sophia", "schedule_free", "muon", "ademamix"])
 def test_a_killed_adaptation_goes_on_with_every_kind_of_optimiser(tiny, tmp_path, optimizer):
     options = {"optimizer": optimizer, "loss": "ce+0.1*koleo"}
     whole = adapt(tiny, tmp_path / "whole", **options)
-    with pytest.raises(Kill):
-        adapt(tiny, tmp_path / "killed", callbacks=[killer(1, 1)], **options)
+    with pytest.raises(Killed):
+        adapt(tiny, tmp_path / "killed", callbacks=[lightning_killer(1, 1)], **options)
     resumed = adapt(tiny, tmp_path / "killed", **options)
     expected = dict(whole.trace)
     assert len(whole.trace) == 6

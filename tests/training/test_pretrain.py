@@ -10,10 +10,11 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional as F
 
+from helpers.patches import Killed, killer_at
 from workzone.config.pretraining import PretrainConfig
 from workzone.models.adapters import merge
 from workzone.training.pretraining import terms
-from workzone.training.pretraining.check import check_features, group_folds
+from workzone.training.pretraining.check import check_features
 from workzone.training.pretraining.guard import CollapseError, CollapseGuard, spread
 from workzone.training.pretraining.heads import DinoHead
 from workzone.training.pretraining.images import StoredImages, cut, draw_boxes, jitter, store_images
@@ -245,25 +246,13 @@ def test_explora_trains_adapters_and_merges_to_a_plain_network(tiny, tmp_path):
 # --- resuming
 
 
-class Killed(Exception):  # noqa: N818
-    pass
-
-
-def killer(at: int):
-    def on_step(step: int) -> None:
-        if step == at:
-            raise Killed
-
-    return on_step
-
-
 @pytest.mark.parametrize(("method", "at", "seconds"), [("hybrid", 5, 1e9), ("hybrid", 5, 1e-9), ("swav", 7, 1e-9)])
 def test_a_killed_training_repeats_the_uninterrupted_one(tiny, tmp_path, method, at, seconds):
     """With a checkpoint after each epoch, and with one after each step."""
     cfg = config(method, checkpoint_seconds=seconds)
     whole, expected = train(tiny, cfg, tmp_path / "whole")
     with pytest.raises(Killed):
-        train(tiny, cfg, tmp_path / "killed", on_step=killer(at))
+        train(tiny, cfg, tmp_path / "killed", on_step=killer_at(at))
     resumed_at: list[int] = []
     made, outcome = train(tiny, cfg, tmp_path / "killed", on_step=resumed_at.append)
     assert resumed_at[0] == (at if seconds < 1 else at - at % 3) + 1
@@ -389,18 +378,6 @@ def test_random_weights_are_a_start_only_where_they_are_asked_for(tmp_path):
 
 
 # --- check of the features
-
-
-def test_folds_keep_groups_whole_and_classes_spread():
-    rng = np.random.default_rng(0)
-    groups = rng.integers(0, 40, 300).astype(str)
-    labels = rng.integers(0, 2, 300)
-    fold = group_folds(labels, groups, 5, 0)
-    for name in np.unique(groups):
-        assert len(set(fold[groups == name])) == 1
-    for k in range(5):
-        assert 0.3 < labels[fold == k].mean() < 0.7
-        assert 40 < (fold == k).sum() < 80
 
 
 def test_check_cannot_profit_from_images_of_the_same_group():

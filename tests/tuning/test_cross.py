@@ -110,3 +110,11 @@ def test_the_heat_map_tells_intervals_and_counts(pool: _Pool) -> None:
     assert f"{found[1]['value']:.2f}\n{found[1]['low']:.2f} to {found[1]['high']:.2f}" in drawn
     assert any(text.endswith("1 group") for text in drawn)
     assert "near\n20 of 40" in drawn
+
+
+def test_a_data_set_that_cannot_be_judged_says_why() -> None:
+    from workzone.tuning.cross import _why_not
+
+    assert _why_not(np.array([5, 0])) == "5 images, all without roadwork"
+    assert _why_not(np.array([0, 4])) == "4 images, all with roadwork"
+    assert _why_not(np.array([105, 2])) == "2 of 107 images with roadwork, fewer than 3 of one class"

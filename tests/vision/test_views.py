@@ -245,6 +245,8 @@ def test_a_pyramid_adds_the_tiles_of_each_grid(flip: bool) -> None:
 
 def test_views_without_a_pyramid_are_written_as_before_there_was_one() -> None:
     assert "pyramid" not in Preprocessing().model_dump_json()
+    assert Preprocessing(views=ViewSpec(pyramid=())) == Preprocessing()
+    assert Preprocessing(views=ViewSpec(pyramid=())).model_dump_json() == Preprocessing().model_dump_json()
     pre = Preprocessing(views=ViewSpec(pyramid=((4, 4),)))
     assert Preprocessing.model_validate_json(pre.model_dump_json()) == pre
     assert pre.model_dump(mode="json")["views"]["pyramid"] == [[4, 4]]

@@ -13,10 +13,10 @@ from workzone.bundle.embedding import ViewEmbeddings
 from workzone.bundle.engines import Engine, Scores
 from workzone.bundle.parallel import embed_views
 from workzone.decisions import Policy
-from workzone.decisions.cascade import Band, Plan
+from workzone.decisions.cascade import Band, Plan, focus_order
 from workzone.decisions.policies.cascade import CascadePolicy
 from workzone.errors import BundleError, ConfigError
-from workzone.predictions import FloatArray
+from workzone.predictions import FloatArray, IntArray
 from workzone.vision import Preprocessing
 from workzone.vision.views import Boxes, Cutter
 
@@ -109,14 +109,19 @@ def look_through(
         embeddings = np.zeros((len(cutter.boxes), engine.embedding_dim), dtype=np.float32)
         seen: list[int] = []
         final = plan.last_stage(model)
+        order: Sequence[int] = ()
         for stage in (s for s in range(1, final + 1) if plan.model(s) == model):
-            if bands[stage - 1] == Band() and not (stage == final and plan.mean):
+            focused = plan.focus == plan.stages[stage - 1]
+            if bands[stage - 1] == Band() and not (stage == final and plan.mean) and not focused:
                 continue  # nobody stops here, so its views join those of the next stage
-            new = [view for view in plan.views(stage) if view not in seen]
+            wanted = [*order[: plan.stages[stage - 1]]] if len(order) else plan.views(stage)
+            new = [view for view in wanted if view not in seen]
             embeddings[new] = embed_views(engine, cutter.cut(new), side_by_side=side_by_side)
             seen = sorted([*seen, *new])
             mask = np.ones((1, len(seen)), dtype=np.bool_)
             scores = engine.aggregate(embeddings[None, seen], cutter.boxes[None, seen], mask)
+            if focused:
+                order = focused_order(plan, cutter.boxes, seen, scores.view_log_odds)[0].tolist()
             own, z = scores.log_odds, joined(scores.log_odds, earlier if plan.mean else [])
             if stage <= len(plan.names):
                 measured[plan.names[stage - 1]] = z
@@ -125,6 +130,21 @@ def look_through(
         if seen:
             earlier.append(own)
     raise ValueError("the last stage of a cascade passes nobody on")
+
+
+def focused_order(plan: Plan, boxes: Boxes, seen: Sequence[int], view_log_odds: NDArray[np.floating]) -> IntArray:
+    """Order (N, V) of the views of N images: those looked at until the focus of ``plan``, then each image's own.
+
+    Args:
+        plan: with a focus.
+        boxes: (V, 4) of all views.
+        seen: numbers of the views looked at until then, in the order of ``view_log_odds``.
+        view_log_odds: (N, F) of these views.
+    """
+    first = np.asarray(plan.order[: plan.focus], dtype=np.int64)
+    rest = np.asarray(sorted(plan.order[plan.focus :]), dtype=np.int64)
+    own = focus_order(boxes, np.asarray(seen, dtype=np.int64), view_log_odds, rest)
+    return np.concatenate([np.broadcast_to(first, (len(own), len(first))), own], axis=1)
 
 
 def joined(own: FloatArray, earlier: Sequence[FloatArray]) -> FloatArray:
@@ -164,8 +184,25 @@ def chain_log_odds(
 def _seen_by(parts: Sequence[tuple[Engine, ViewEmbeddings]], plan: Plan, stage: int) -> FloatArray:
     """Log-odds (N,) of the model of ``stage`` for the views it has seen by then."""
     engine, views = parts[plan.model(stage)]
+    taken = plan.stages[stage - 1]
+    if plan.focus and plan.focus < taken < len(plan.order):
+        first = sorted(plan.order[: plan.focus])
+        said = engine.aggregate(views.embeddings[:, first], views.boxes[:, first], views.mask[:, first])
+        order = focused_order(plan, _one_layout(views), first, said.view_log_odds)
+        each = np.sort(order[:, :taken], axis=1)
+        embeddings, boxes = (
+            np.take_along_axis(part, each[..., None], axis=1) for part in (views.embeddings, views.boxes)
+        )
+        return engine.aggregate(embeddings, boxes, np.take_along_axis(views.mask, each, axis=1)).log_odds
     seen = sorted(plan.views(stage))
     return engine.aggregate(views.embeddings[:, seen], views.boxes[:, seen], views.mask[:, seen]).log_odds
+
+
+def _one_layout(views: ViewEmbeddings) -> Boxes:
+    """Boxes (V, 4) of the views, which are the same in all images."""
+    if len(views.boxes) and not (views.boxes == views.boxes[0]).all():
+        raise BundleError("a cascade with a focus needs the same views of every image", fix="export the run again")
+    return views.boxes[0] if len(views.boxes) else np.zeros((views.boxes.shape[1], 4), dtype=np.float32)
 
 
 def _require_views(plan: Plan, model: int, count: int) -> None:

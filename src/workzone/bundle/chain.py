@@ -153,6 +153,18 @@ def open_bundle(
     return kind.load(folder, device=device, threads=threads, check_hashes=check_hashes)
 
 
+def read_bundle(folder: Path) -> schema.BundleManifest | ChainManifest:
+    """``bundle.json`` of either kind, read and checked; raises BundleError with the reason."""
+    return read_chain(folder) if schema.is_cascade(folder) else schema.read_manifest(folder)
+
+
+def check_bundle_files(folder: Path, manifest: schema.BundleManifest | ChainManifest) -> list[str]:
+    """Compare every file of a bundle of either kind with its hash; one sentence per difference."""
+    if isinstance(manifest, ChainManifest):
+        return check_chain_files(folder, manifest)
+    return schema.check_files(folder, manifest)
+
+
 def member_folder(folder: Path, number: int) -> Path:
     """Folder of member ``number``, from 1."""
     return folder / MEMBERS / str(number)

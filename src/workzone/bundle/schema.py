@@ -177,7 +177,7 @@ def read_manifest(folder: Path) -> BundleManifest:
         raise BundleError(
             "this is a cascade of several models, where a bundle of one model is read",
             where=str(path),
-            fix="use predict, evaluate or verify, or give one of its members",
+            fix="use predict, serve, evaluate or verify, or give one of its members",
         )
     manifest = unsealed(path, raw, content, BundleManifest, SCHEMA_VERSION)
     _check_names(manifest, path)
@@ -206,7 +206,7 @@ def _read_raw(folder: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def unsealed(path: Path, raw: dict[str, Any], content: bytes, model: type[M], version: int) -> M:
-    """``raw``, read from ``content``, as ``model``, when it is of this schema version and was not changed."""
+    """``raw``, read from ``content``, as ``model``; raises BundleError for another version or changed content."""
     found = raw.get("schema_version")
     if type(found) is not int or found != version:
         raise BundleError(

@@ -14,7 +14,7 @@ from workzone.calibration.simplex import weights_by_brier
 from workzone.calibration.stack import MEMBERS, Member, StackingCalibrator, fit_member, out_of_fold
 from workzone.data.roles import CalibData, require_calib
 from workzone.errors import DataError
-from workzone.predictions import FloatArray, IntArray
+from workzone.predictions import FloatArray
 
 _STEPS = 10
 _MOST = 4
@@ -82,6 +82,8 @@ def trade_off(data: CalibData, names: Sequence[str] = MEMBERS, *, mcc_weight: fl
         LeakageError: ``data`` is anything but ``CalibData``.
         DataError: one class only, or too few groups for folds.
     """
+    from workzone.metrics.classification import best_mcc_threshold, confusion, mcc  # not part of the light core
+
     calib = require_calib(data, user="the trade-off of calibration and MCC")
     members = tuple(dict.fromkeys(names))
     if not 1 <= len(members) <= _MOST or not 0.0 <= mcc_weight <= 1.0:
@@ -94,10 +96,10 @@ def trade_off(data: CalibData, names: Sequence[str] = MEMBERS, *, mcc_weight: fl
     def row(name: str, weights: FloatArray) -> TradeRow:
         mixed, y = p @ weights, calib.labels
         skill = 1.0 - float(np.mean((mixed - y) ** 2) / (y.mean() * (1.0 - y.mean())))
-        mcc, threshold = _best_mcc(mixed, y)
-        half = _mcc_counts(np.array([np.sum(mixed >= 0.5)]), np.array([np.sum(y[mixed >= 0.5])]), y)[0]
-        objective = (1.0 - mcc_weight) * skill + mcc_weight * mcc
-        return TradeRow(name, tuple(weights.tolist()), skill, float(half), mcc, threshold, objective)
+        best = best_mcc_threshold(y, mixed)
+        half = float(mcc(confusion(y, (mixed >= 0.5).astype(np.int64))))
+        objective = (1.0 - mcc_weight) * skill + mcc_weight * best.mcc
+        return TradeRow(name, tuple(weights.tolist()), skill, half, best.mcc, best.value, objective)
 
     rows = [row(name, unit) for name, unit in zip(members, np.eye(len(members)), strict=True)]
     best_member = max(r.mcc for r in rows)
@@ -108,21 +110,3 @@ def trade_off(data: CalibData, names: Sequence[str] = MEMBERS, *, mcc_weight: fl
     rows.append(best)
     stack = StackingCalibrator.of([Member(c, w) for c, w in zip(fitted, best.weights, strict=True)], "brier")
     return TradeOff(stack, best.threshold, rows, best.mcc - best.mcc_at_half, best.mcc - best_member)
-
-
-def _best_mcc(p: FloatArray, labels: IntArray) -> tuple[float, float]:
-    """Highest MCC over thresholds and the threshold, half-way between the probabilities it parts."""
-    order = np.argsort(-p, kind="stable")
-    ranked = p[order]
-    last = np.flatnonzero(np.append(np.diff(ranked) != 0.0, True))
-    mcc = _mcc_counts(last + 1, np.cumsum(labels[order])[last], labels)
-    i = int(np.argmax(mcc))
-    below = ranked[last[i] + 1] if last[i] + 1 < len(ranked) else 0.0
-    return float(mcc[i]), float((ranked[last[i]] + below) / 2.0)
-
-
-def _mcc_counts(said: IntArray, hits: IntArray, labels: IntArray) -> FloatArray:
-    """MCC (T,) from how many images were called roadwork and how many of them were; 0 where it is undefined."""
-    n, positives = float(len(labels)), float(labels.sum())
-    square = said * (n - said) * positives * (n - positives)
-    return np.where(square > 0.0, (n * hits - said * positives) / np.sqrt(np.maximum(square, 1.0)), 0.0)

@@ -14,7 +14,7 @@ from workzone.errors import MissingExtraError
 if TYPE_CHECKING:
     from workzone.data.sources.base import Source
 
-app = typer.Typer(help="Manifests, downloads, splits, leak audit, synthetic scenes.", no_args_is_help=True)
+app = typer.Typer(help="Manifests, splits, audit, quality, mining, fusion, drawn scenes.", no_args_is_help=True)
 
 
 def _need_eval() -> None:

@@ -27,7 +27,7 @@ def drives(
     seed: int = typer.Option(0, "--seed", min=0, help="Seed."),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of the engine, 0 for all cores."),
 ) -> None:
-    """Train attention over the frames of labelled drives; ``predict --pool FILE`` uses it.
+    """Train attention over the frames of labelled drives; 'predict --pool FILE' uses it.
 
     Says what it is worth on drives that were left out of the training, against single frames.
     """

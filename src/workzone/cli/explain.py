@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from workzone.cli.options import MAX_PIXELS, SLICES, slice_columns
 from workzone.errors import ConfigError, DataError
 from workzone.files import IMAGE_SUFFIXES, shown
 
@@ -30,19 +31,16 @@ def explain(
     orders: int = typer.Option(
         10, "--orders", min=0, max=100, help="Random orders that the map is compared with; 0 skips the check."
     ),
-    slices: list[str] | None = typer.Option(
-        None, "--slice", help="A metadata column that the calibrator needs, as for predict.", metavar="COLUMN=VALUE"
-    ),
+    slices: list[str] | None = SLICES,
     form: str = typer.Option("table", "--format", "-f", help="table or json.", metavar="FORMAT"),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of the engine, 0 for all cores."),
-    max_pixels: int = typer.Option(120_000_000, "--max-pixels", min=1, help="Refuse larger images."),
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Show which views and places carried the decision, by covering them, and test whether that map can be believed."""
     from workzone.bundle import occlusion
     from workzone.bundle.explain import explain as explain_one
     from workzone.bundle.illustrate import illustrate
     from workzone.bundle.runtime import Detector
-    from workzone.cli.predict import slice_columns
     from workzone.cli.progress import TerminalProgress
     from workzone.errors import ImageError
     from workzone.files import atomic_path, write_json

@@ -7,13 +7,16 @@ Exit codes: 0 done, 1 finished with some inputs unreadable, 2 wrong usage, confi
 from __future__ import annotations
 
 import os
+import re
 import sys
+from inspect import cleandoc
 
 import typer
 
 from workzone.cli import (
     bundle,
     cascade,
+    checklist,
     compare,
     config,
     data,
@@ -41,29 +44,55 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run.run)
-app.command("demo")(run.demo)
-app.command("predict")(predict.predict)
-app.command("score")(score.score)
-app.command("verify")(bundle.verify)
-app.command("evaluate")(bundle.evaluate)
-app.command("compare")(compare.compare)
-app.command("cascade")(cascade.cascade)
-app.command("explain")(explain.explain)
-app.command("export")(export.export)
-app.command("map")(map.make_map)
-app.command("drives")(drives.drives)
-app.command("ablate")(tune.ablate)
-app.command("sweep")(tune.sweep)
-app.command("serve")(serve.serve)
-app.command("load")(load.load)
-app.command("checklist")(registry.checklist)
-app.add_typer(serve.review_app, name="review")
-app.add_typer(data.app, name="data")
-app.add_typer(config.app, name="config")
-app.add_typer(streetvision.app, name="streetvision")
-app.add_typer(monitor.app, name="monitor")
-app.add_typer(registry.app, name="registry")
+_DECIDE, _TRAIN, _MEASURE, _WORK, _REST = (
+    "Decide on images",
+    "Make a bundle",
+    "Measure and compare",
+    "Put it to work",
+    "Data and settings",
+)
+for _name, _command, _panel in (
+    ("predict", predict.predict, _DECIDE),
+    ("score", score.score, _DECIDE),
+    ("explain", explain.explain, _DECIDE),
+    ("map", map.make_map, _DECIDE),
+    ("demo", run.demo, _TRAIN),
+    ("run", run.run, _TRAIN),
+    ("export", export.export, _TRAIN),
+    ("cascade", cascade.cascade, _TRAIN),
+    ("drives", drives.drives, _TRAIN),
+    ("ablate", tune.ablate, _TRAIN),
+    ("sweep", tune.sweep, _TRAIN),
+    ("verify", bundle.verify, _MEASURE),
+    ("evaluate", bundle.evaluate, _MEASURE),
+    ("compare", compare.compare, _MEASURE),
+    ("serve", serve.serve, _WORK),
+    ("load", load.load, _WORK),
+    ("checklist", checklist.checklist, _WORK),
+):
+    app.command(_name, rich_help_panel=_panel)(_command)
+for _name, _group, _panel in (
+    ("streetvision", streetvision.app, _MEASURE),
+    ("review", serve.review_app, _WORK),
+    ("monitor", monitor.app, _WORK),
+    ("registry", registry.app, _WORK),
+    ("data", data.app, _REST),
+    ("config", config.app, _REST),
+):
+    app.add_typer(_group, name=_name, rich_help_panel=_panel)
+
+
+def _unwrap(group: typer.Typer) -> None:
+    """Let the terminal break the lines of help texts: docstrings are broken for the source, and typer keeps that."""
+    for command in group.registered_commands:
+        text = cleandoc(command.help or getattr(command.callback, "__doc__", None) or "")
+        command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", text)
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _unwrap(inner.typer_instance)
+
+
+_unwrap(app)
 
 
 def _version(value: bool) -> None:

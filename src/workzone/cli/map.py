@@ -9,11 +9,16 @@ import typer
 
 def make_map(
     predictions: list[Path] = typer.Argument(
-        ..., help="Tables of decisions as 'predict' writes them (CSV, Parquet, JSON lines).", metavar="TABLE"
+        ...,
+        help="Tables of decisions as 'predict' writes them (CSV, Parquet, JSON lines), or folders of 'score'.",
+        metavar="TABLE",
     ),
     out: Path = typer.Option(Path("map"), "--out", "-o", help="Folder of events.geojson, wzdx.json and map.html."),
     track: Path | None = typer.Option(
         None, "--track", help="GPX or CSV track (time, latitude, longitude) that places decisions by their time."
+    ),
+    utc_offset: float = typer.Option(
+        0.0, "--utc-offset", min=-14.0, max=14.0, help="Hours ahead of UTC of image times that state no offset."
     ),
     checks: Path | None = typer.Option(
         None, "--checks", help="CSV of what people saw: latitude, longitude, time, roadwork (1 or 0)."
@@ -41,6 +46,8 @@ def make_map(
     An event is published when two passes saw it or a person confirmed it; passes without roadwork clear it, and it
     expires when nobody saw it again.
     """
+    from datetime import timedelta, timezone
+
     from rich.console import Console
 
     from workzone.cli.bundle import need_eval
@@ -64,7 +71,8 @@ def make_map(
     progress = TerminalProgress()
     known = None if track is None else read_track(track)
     with progress.bar("reading decisions") as advance:
-        found = join([read_sightings(path, track=known, progress=advance) for path in predictions])
+        zone = timezone(timedelta(hours=utc_offset))
+        found = join([read_sightings(path, track=known, zone=zone, progress=advance) for path in predictions])
     events = find_events(found, settings, now=at, checks=() if checks is None else read_checks(checks))
     geojson = to_geojson(events)
     time = float(found.time.max()) if at is None else at
@@ -80,5 +88,7 @@ def make_map(
         + ", ".join(f"{n:,} {s}" for s, n in counts.items()),
         soft_wrap=True,
     )
+    if counts["unconfirmed"] and not counts["active"]:
+        console.print("A place seen by one pass alone is not published: give more drives, or --checks.", soft_wrap=True)
     console.print(f"Feed with {len(feed['features']):,} events: {out / 'wzdx.json'}", soft_wrap=True, markup=False)
     console.print(f"Map: {out / 'map.html'}", soft_wrap=True, markup=False)

@@ -38,12 +38,12 @@ def freeze(
     from workzone.cli.bundle import need_eval
 
     need_eval("monitoring")
-    from workzone.bundle.schema import read_manifest
+    from workzone.bundle.chain import read_bundle
     from workzone.monitoring.reference import freeze as freeze_log
     from workzone.monitoring.sqlite import open_log
     from workzone.monitoring.table import to_log
 
-    sha = read_manifest(bundle).sha256
+    sha = read_bundle(bundle).sha256
     log = to_log(open_log(predictions).columns(), str(predictions), bundle_sha256=sha)
     record = freeze_log(log, sha, out)
     typer.echo(f"Reference of {record['n']} predictions ({', '.join(record['signals'])}): {out}")

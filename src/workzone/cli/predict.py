@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from workzone.cli.options import BUDGET, MAX_PIXELS, SLICES, note, or_starter, slice_columns
 from workzone.cli.videos import SUFFIXES as VIDEO_SUFFIXES
 from workzone.cli.videos import VideoCounts, VideoOptions, is_video, video_rows
 from workzone.errors import ConfigError, DataError
@@ -51,21 +52,10 @@ def predict(
         None, "--out", "-o", help="Write to this file, at once when all is done.", metavar="FILE"
     ),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of the engine and for decoding, 0 for all cores."),
-    max_pixels: int = typer.Option(120_000_000, "--max-pixels", min=1, help="Refuse larger images."),
-    budget: float | None = typer.Option(
-        None,
-        "--budget",
-        min=0.0,
-        help="Bundles with a cascade: mean share of the cost of all views to spend, above 1 a mean number of views.",
-        metavar="SHARE",
-    ),
+    max_pixels: int = MAX_PIXELS,
+    budget: float | None = BUDGET,
     views: bool = typer.Option(False, "--views", help="Include the score and weight of each view (jsonl)."),
-    slices: list[str] | None = typer.Option(
-        None,
-        "--slice",
-        help="A metadata column that the calibrator needs, the same for all images; an empty value means unknown.",
-        metavar="COLUMN=VALUE",
-    ),
+    slices: list[str] | None = SLICES,
     every: float = typer.Option(1.0, "--every", min=0.01, help="Videos: seconds between frames."),
     pool: str = typer.Option(
         "none",
@@ -84,13 +74,7 @@ def predict(
 
     chosen = _format(form, out)
     files, total = _collect(paths or [])
-    from workzone.bundle.starter import SENTENCE, starter_bundle
-
-    if bundle is None:
-        bundle = starter_bundle()
-        if bundle is None:
-            raise ConfigError("no bundle was given", fix="add --bundle FOLDER or set WORKZONE_BUNDLE")
-        _note(SENTENCE)
+    bundle = or_starter(bundle)
     from workzone.bundle.cascade import budget_sentences
     from workzone.bundle.chain import open_bundle
     from workzone.bundle.drive import drive_score, load_score, require_poolable
@@ -106,14 +90,14 @@ def predict(
     mark = read_mark(mark_path(bundle), detector.manifest.sha256)
     if mark is not None:
         then = "so every image is left open" if mark.policy == "abstain" else "answers are given all the same"
-        _note(f"The certificate of this bundle is void since {mark.time}, {then}: {'; '.join(mark.reasons)}")
+        note(f"The certificate of this bundle is void since {mark.time}, {then}: {'; '.join(mark.reasons)}")
     require_poolable(detector, options.score)
     if budget is not None:
         detector = detector.at_budget(budget)
         for sentence in budget_sentences(detector.policy):
-            _note(sentence)
+            note(sentence)
     elif not detector.certificate.certified:
-        _note("This bundle makes no certified promise: " + detector.certificate.sentences()[0])
+        note("This bundle makes no certified promise: " + detector.certificate.sentences()[0])
     counts = {"decided": 0, "abstain": 0, "unreadable": 0}
     videos = VideoCounts()
     ticker = _Ticker(total)
@@ -124,28 +108,19 @@ def predict(
         rows = _with_progress(rows, ticker)
     write(rows, chosen, out)
     if sum(counts.values()) or not videos.videos:
-        _note(
-            f"{sum(counts.values())} images: {counts['decided']} decided, {counts['abstain']} abstained, "
+        note(
+            f"{_images(sum(counts.values()))}: {counts['decided']} decided, {counts['abstain']} abstained, "
             f"{counts['unreadable']} unreadable"
         )
     if videos.videos:
         for sentence in videos.sentences():
-            _note(sentence)
+            note(sentence)
     if counts["unreadable"] or videos.damaged:
         raise typer.Exit(1)
 
 
-def slice_columns(words: Sequence[str]) -> dict[str, str]:
-    """Columns from the words of ``--slice``; raises ConfigError on one that is no COLUMN=VALUE."""
-    columns = {}
-    for word in words:
-        name, sign, value = word.partition("=")
-        if not sign or not name.strip():
-            raise ConfigError(
-                f"{word!r} is no COLUMN=VALUE", where="--slice", fix="say for example --slice source=van7"
-            )
-        columns[name.strip()] = value.strip()
-    return columns
+def _images(n: int) -> str:
+    return "1 image" if n == 1 else f"{n:,} images"
 
 
 def _format(form: str | None, out: Path | None) -> str:
@@ -277,7 +252,7 @@ def _all_rows(
                 max_pixels=max_pixels,
                 views=views,
                 counts=videos,
-                note=_note,
+                note=note,
                 progress=ticker.frame,
                 honour=honour,
             )
@@ -302,7 +277,7 @@ def _rows(
     for path, answer in answered(detector, files, workers=threads, max_pixels=max_pixels, columns=columns):
         if isinstance(answer, Exception):
             counts["unreadable"] += 1
-            _note(f"{shown(path)}: {answer.reason}: {answer.what}")
+            note(f"{shown(path)}: {answer.reason}: {answer.what}")
             yield bad_row(path, answer)
             continue
         decision = answer if honour is None else honour(answer)
@@ -316,7 +291,3 @@ def _with_progress(rows: Iterator[dict[str, Any]], ticker: _Ticker) -> Iterator[
     with TerminalProgress().bar("deciding") as advance:
         ticker.advance = advance
         yield from rows
-
-
-def _note(text: str) -> None:
-    typer.echo(text, err=True)

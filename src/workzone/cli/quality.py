@@ -267,4 +267,6 @@ def cross(
         counts = (str(row[k]) for k in ("n", "n_positive", "n_groups"))
         table.add_row(row["trained"], row["tested"], told, *counts)
     print_table(Console(highlight=False), table)
+    for name, why in result["not_tested"].items():
+        typer.echo(f"not judged: {name}: {why}")
     typer.echo(f"Table: {out / 'cross.csv'}  Picture: {out / 'cross.png'}")

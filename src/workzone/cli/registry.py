@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from workzone.cli.gates import JSON, LIMIT, limits_of, print_gates
 from workzone.errors import ConfigError
 
 if TYPE_CHECKING:
-    from workzone.registry.gates import Gate
+    from workzone.registry.store import Registry
 
 app = typer.Typer(
     no_args_is_help=True, help="Versions of bundles: gates, promotion, rollback, shadow and A/B, roll-out."
 )
-_ROOT = typer.Option(Path("registry"), "--root", "-r", help="Folder of the registry.", envvar="WORKZONE_REGISTRY")
-_JSON = typer.Option(False, "--json", help="Print JSON.")
-_LIMIT = typer.Option(None, "--limit", help="Largest promised limit, as RISK=VALUE; may be repeated.")
+_ROOT = typer.Option(
+    "registry",
+    "--root",
+    "-r",
+    help="Folder of the registry, or where MLflow holds it: sqlite:///FILE, postgresql://HOST/DB, http://HOST.",
+    envvar="WORKZONE_REGISTRY",
+)
 
 
 class Target(StrEnum):
@@ -46,26 +50,17 @@ class Against(StrEnum):
     shadow = "shadow"
 
 
-def _limits(words: Sequence[str] | None) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for word in words or ():
-        risk, _, value = word.partition("=")
-        try:
-            found[risk] = float(value)
-        except ValueError as error:
-            raise ConfigError(f"{word[:80]!r} is no limit", where="--limit", fix="write RISK=VALUE") from error
-        if not risk or not 0 < found[risk] < 1:
-            raise ConfigError(f"{word[:80]!r} is no limit", where="--limit", fix="give a value between 0 and 1")
-    return found
+def _open(root: str) -> Registry:
+    from workzone.registry.address import registry_of
+
+    return registry_of(root)
 
 
-def _print(gates: Sequence[Gate], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps([g.to_dict() for g in gates], indent=2))
-        return
-    for g in gates:
-        word = {True: "ok    ", False: "FAILED", None: "-     "}[g.passed]
-        typer.echo(f"{word} {g.name}: {g.detail}")
+def _tell(registry: Registry) -> None:
+    """MLflow holds the same versions and aliases, unless it is off or not installed."""
+    from workzone.registry.address import tell_mlflow
+
+    tell_mlflow(registry, lambda text: typer.echo(text, err=True))
 
 
 def _dump(value: Any) -> None:
@@ -77,24 +72,36 @@ def add(
     bundle: Path = typer.Argument(..., help="Folder of the bundle; a copy is kept."),
     version: str | None = typer.Option(None, "--version", help="MAJOR.MINOR.PATCH; else the next minor version."),
     note: str = typer.Option("", "--note", help="For people."),
-    root: Path = _ROOT,
+    mlflow: str | None = typer.Option(
+        None,
+        "--mlflow",
+        help="Where MLflow holds versions and aliases too, or 'off'; kept. Else mlflow.db in the folder.",
+        envvar="WORKZONE_MLFLOW",
+        metavar="URI[#NAME]",
+    ),
+    root: str = _ROOT,
 ) -> None:
     """Check a bundle, keep a copy and give it a version."""
-    from workzone.registry.store import Registry
+    from workzone.registry.address import Link
 
-    typer.echo(f"Version {Registry(root).add(bundle, version, note=note)}: {root}")
+    link = None if mlflow is None else Link.parse(mlflow)
+    registry = _open(root)
+    made = registry.add(bundle, version, note=note)
+    if link is not None:
+        link.keep(registry)
+    typer.echo(f"Version {made}: {root}")
+    _tell(registry)
 
 
 @app.command("list")
-def list_versions(root: Path = _ROOT, as_json: bool = _JSON) -> None:
+def list_versions(root: str = _ROOT, as_json: bool = JSON) -> None:
     """Versions and aliases."""
     from rich.console import Console
     from rich.table import Table
 
     from workzone.cli.tables import print_table
-    from workzone.registry.store import Registry
 
-    state = Registry(root).state()
+    state = _open(root).state()
     rows = []
     for version, sha in state.versions.items():
         about = state.added[version]
@@ -115,19 +122,30 @@ def list_versions(root: Path = _ROOT, as_json: bool = _JSON) -> None:
 def promote(
     version: str = typer.Argument(..., help="A version, or 'challenger'."),
     to: Target = typer.Option(Target.champion, "--to", help="Whom it becomes."),
-    limit: list[str] | None = _LIMIT,
+    limit: list[str] | None = LIMIT,
     expect: str | None = typer.Option(None, "--expect", help="Only while this version is the champion."),
+    load_test: Path | None = typer.Option(None, "--load-test", help="Report of 'workzone load' on this very bundle."),
     force: str = typer.Option("", "--force", help="Why a failed gate is overruled; kept in the log.", metavar="REASON"),
-    root: Path = _ROOT,
-    as_json: bool = _JSON,
+    root: str = _ROOT,
+    as_json: bool = JSON,
 ) -> None:
     """Let a version serve when every gate lets it pass; the champion becomes 'previous'. Exit 3 where a gate failed."""
-    from workzone.registry.store import Registry
+    from workzone.serving.load import load_gate
 
-    gates = Registry(root).promote(version, to.value, limits=_limits(limit), force=force, expect=expect)
-    _print(gates, as_json)
+    registry = _open(root)
+    wanted = to.value
+    gates = registry.promote(
+        version,
+        wanted,
+        limits=limits_of(limit),
+        force=force,
+        expect=expect,
+        more=[lambda bundle: load_gate(load_test, bundle)],
+    )
+    print_gates(gates, as_json)
     if not as_json:
-        typer.echo(f"{version} is {to.value}: {root / 'aliases' / to.value}")
+        typer.echo(f"{version} is {wanted}: {registry.root / 'aliases' / wanted}")
+    _tell(registry)
 
 
 @app.command("rollback")
@@ -136,32 +154,32 @@ def rollback(
     if_void: bool = typer.Option(
         False, "--if-void", help="Only where the champion is damaged or its certificate void."
     ),
-    root: Path = _ROOT,
+    root: str = _ROOT,
 ) -> None:
     """Let the previous champion serve again."""
-    from workzone.registry.store import Registry
-
-    version = Registry(root).rollback(reason, only_if_void=if_void)
+    registry = _open(root)
+    version = registry.rollback(reason, only_if_void=if_void)
     typer.echo("The champion is good; nothing was done." if version is None else f"{version} is champion again: {root}")
+    if version is not None:
+        _tell(registry)
 
 
 @app.command("withdraw")
-def withdraw(reason: str = typer.Option(..., "--reason", help="Kept in the log."), root: Path = _ROOT) -> None:
+def withdraw(reason: str = typer.Option(..., "--reason", help="Kept in the log."), root: str = _ROOT) -> None:
     """Take the challenger out of the race."""
-    from workzone.registry.store import Registry
-
-    version = Registry(root).withdraw(reason)
+    registry = _open(root)
+    version = registry.withdraw(reason)
     typer.echo("There is no challenger." if version is None else f"{version} is no challenger any more.")
+    if version is not None:
+        _tell(registry)
 
 
 @app.command("show")
 def show(
-    name: str | None = typer.Argument(None, help="A version or an alias; else the whole log."), root: Path = _ROOT
+    name: str | None = typer.Argument(None, help="A version or an alias; else the whole log."), root: str = _ROOT
 ) -> None:
     """The folder and the history of a version, or the whole log, as JSON."""
-    from workzone.registry.store import Registry
-
-    registry = Registry(root)
+    registry = _open(root)
     entries = [
         {**e.values, "seq": e.seq, "time": e.time, "event": e.event, "sha256": e.sha256} for e in registry.entries()
     ]
@@ -177,30 +195,46 @@ def show(
 @app.command("verify")
 def verify(
     head: str | None = typer.Option(None, "--head", help="Hash of the log that was noted elsewhere; it must be in it."),
-    root: Path = _ROOT,
-    as_json: bool = _JSON,
+    root: str = _ROOT,
+    as_json: bool = JSON,
 ) -> None:
     """Check the chain of the log, the links and every bundle; exit 3 where something was changed."""
-    from workzone.registry.store import Registry
+    from workzone.registry.address import mlflow_gate
 
-    gates = Registry(root).verify(head=head)
-    _print(gates, as_json)
+    registry = _open(root)
+    gates = [*registry.verify(head=head), mlflow_gate(registry)]
+    print_gates(gates, as_json)
     if any(g.passed is False for g in gates):
         raise typer.Exit(3)
 
 
 @app.command("mlflow")
 def mlflow(
-    uri: str = typer.Option(..., "--uri", help="Tracking store, for example sqlite:///mlflow.db."),
+    uri: str | None = typer.Option(
+        None,
+        "--uri",
+        help="sqlite:///FILE, postgresql://HOST/DB, http://HOST or off; kept. Else what was said before.",
+    ),
     name: str = typer.Option("workzone", "--name", help="Registered model."),
-    root: Path = _ROOT,
+    root: str = _ROOT,
 ) -> None:
-    """Mirror versions and aliases to MLflow; may be repeated."""
+    """Bring MLflow up to the log of the registry, or to another store of MLflow; may be repeated."""
+    from workzone.registry.address import OFF, Link
     from workzone.registry.mlflow_mirror import mirror
-    from workzone.registry.store import Registry
 
-    for version, theirs in mirror(Registry(root), uri, name).items():
-        typer.echo(f"{version}: {name} version {theirs}")
+    registry = _open(root)
+    if uri == OFF:
+        Link.parse(OFF).keep(registry)
+        typer.echo("MLflow is told nothing any more.")
+        return
+    link = Link.of(registry) if uri is None else Link.parse(f"{uri}#{name}")
+    if link is None:
+        raise ConfigError("MLflow is off or not installed", fix="give --uri, or: pip install 'workzone[ops]'")
+    told = mirror(registry, link.uri, link.name, note=lambda text: typer.echo(text, err=True))
+    if uri is not None:
+        link.keep(registry)
+    for version, theirs in told.items():
+        typer.echo(f"{version}: {link.name} version {theirs}")
 
 
 @app.command("shadow")
@@ -213,7 +247,7 @@ def shadow(
     limit: float | None = typer.Option(
         None, "--limit", min=0.0, max=1.0, help="Exit 3 where decisions differ more often for certain."
     ),
-    as_json: bool = _JSON,
+    as_json: bool = JSON,
 ) -> None:
     """Where two bundles decide differently on the same images; no labels are needed."""
     from workzone.cli.bundle import need_eval
@@ -252,17 +286,16 @@ def ab(
     labels: Path = typer.Option(..., "--labels", help="Reviewed labels (id or path, label), in order of review."),
     event: Counted = typer.Option(Counted.wrong, "--event", help="What is counted."),
     delta: float = typer.Option(0.05, "--delta", min=1e-6, max=0.5, help="Chance of stopping falsely, each direction."),
-    withdraw_from: Path | None = typer.Option(
+    withdraw_from: str | None = typer.Option(
         None, "--withdraw-from", help="Registry whose challenger is withdrawn where it is worse."
     ),
-    as_json: bool = _JSON,
+    as_json: bool = JSON,
 ) -> None:
     """Compare error rates on reviewed labels; look as often as you like. Exit 3 where the challenger is worse."""
     from workzone.cli.bundle import need_eval
 
     need_eval("the A/B test")
     from workzone.registry.ab import judge
-    from workzone.registry.store import Registry
 
     if log is not None and champion is None and challenger is None:
         one, two, roles = log, log, ("champion", against.value)
@@ -282,9 +315,9 @@ def ab(
         typer.echo(f"at any time: {found.verdict}; {evidence}; {found.discordant} discordant pairs")
     if found.verdict == "challenger worse":
         if withdraw_from is not None:
-            Registry(withdraw_from).withdraw(
-                f"A/B on {found.event}: e-value {found.e_worse:.3g} after {found.discordant}"
-            )
+            registry = _open(withdraw_from)
+            registry.withdraw(f"A/B on {found.event}: e-value {found.e_worse:.3g} after {found.discordant}")
+            _tell(registry)
         raise typer.Exit(3)
 
 
@@ -294,7 +327,7 @@ def power(
     challenger: float = typer.Argument(..., min=1e-6, max=0.999999, help="Share that should be seen."),
     delta: float = typer.Option(0.05, "--delta", min=1e-6, max=0.5),
     chance: float = typer.Option(0.8, "--power", min=0.01, max=0.999, help="Chance of seeing it."),
-    as_json: bool = _JSON,
+    as_json: bool = JSON,
 ) -> None:
     """How many reviewed labels tell two shares apart."""
     from workzone.cli.bundle import need_eval
@@ -351,25 +384,3 @@ def kserve(
     from workzone.registry.triton import kserve_yaml
 
     typer.echo(kserve_yaml(name, image, storage), nl=False)
-
-
-def checklist(
-    bundle: Path = typer.Argument(..., help="Folder of the bundle."),
-    limit: list[str] | None = _LIMIT,
-    api_key_file: Path | None = typer.Option(None, "--api-key-file", help="That of the server."),
-    reference: Path | None = typer.Option(None, "--reference", help="What 'workzone monitor freeze' made."),
-    registry: Path | None = typer.Option(None, "--registry", help="Its champion should be this bundle."),
-    url: str | None = typer.Option(None, "--url", help="Of the running server."),
-    api_key: str | None = typer.Option(None, "--api-key", help="To ask the server.", envvar="WORKZONE_API_KEY"),
-    load_test: Path | None = typer.Option(None, "--load-test", help="Report of 'workzone load'."),
-    as_json: bool = _JSON,
-) -> None:
-    """What must hold before production, computed; what cannot be proved has failed. Exit 3 where anything failed."""
-    from workzone.serving.checklist import Given
-    from workzone.serving.checklist import checklist as rows
-
-    given = Given(bundle, _limits(limit), api_key_file, api_key, reference, registry, url, load=load_test)
-    gates = rows(given)
-    _print(gates, as_json)
-    if any(g.passed is not True for g in gates):
-        raise typer.Exit(3)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from workzone.cli.options import BUDGET, MAX_PIXELS, SLICES, note, or_starter, slice_columns
+
 
 def score(
     source: str = typer.Argument(
@@ -24,20 +26,9 @@ def score(
     workers: int = typer.Option(0, "--workers", min=0, help="Processes or actors, 0 for all cores."),
     threads: int = typer.Option(1, "--threads", min=1, help="Images in work at once in each worker."),
     shard_size: int = typer.Option(1024, "--shard-size", min=1, help="Images of a shard."),
-    max_pixels: int = typer.Option(120_000_000, "--max-pixels", min=1, help="Refuse larger images."),
-    budget: float | None = typer.Option(
-        None,
-        "--budget",
-        min=0.0,
-        help="Bundles with a cascade: mean share of the views to look at, above 1 a mean number of views.",
-        metavar="SHARE",
-    ),
-    slices: list[str] | None = typer.Option(
-        None,
-        "--slice",
-        help="A metadata column that the calibrator needs, the same for all images; an empty value means unknown.",
-        metavar="COLUMN=VALUE",
-    ),
+    max_pixels: int = MAX_PIXELS,
+    budget: float | None = BUDGET,
+    slices: list[str] | None = SLICES,
     ray_address: str | None = typer.Option(
         None, "--ray-address", help="A running cluster; without it one is started here.", metavar="HOST:PORT"
     ),
@@ -47,20 +38,13 @@ def score(
     A killed call is taken up by the same command: finished shards stay, and the files are the same byte for byte as
     without the kill. Local processes and Ray give the same bytes.
     """
-    from workzone.bundle.starter import SENTENCE, starter_bundle
-    from workzone.cli.predict import slice_columns
     from workzone.cli.progress import TerminalProgress
     from workzone.cluster import launcher_of
-    from workzone.errors import ConfigError
     from workzone.scoring import Launch, score_images
     from workzone.scoring.listing import list_images
 
     launch = Launch(launcher_of(launcher), workers, threads, ray_address)
-    if bundle is None:
-        bundle = starter_bundle()
-        if bundle is None:
-            raise ConfigError("no bundle was given", fix="add --bundle FOLDER or set WORKZONE_BUNDLE")
-        _note(SENTENCE)
+    bundle = or_starter(bundle)
     with TerminalProgress().bar("scoring") as advance:
         summary = score_images(
             list_images(source),
@@ -74,22 +58,19 @@ def score(
             advance=advance,
         )
     if summary["void"]:
-        _note(f"The certificate of this bundle is void: {'; '.join(summary['void'])}")
+        note(f"The certificate of this bundle is void: {'; '.join(summary['void'])}")
     elif not summary["certified"]:
-        _note("This bundle makes no certified promise.")
+        note("This bundle makes no certified promise.")
     told, call = summary["decisions"], summary["last_call"]
     speed = f", {call['images_per_second']:.1f} images/s" if call["images"] else ""
-    _note(
+    note(
         f"{summary['n']:,} images in {summary['shards']:,} shard{'' if summary['shards'] == 1 else 's'}: "
         f"{told['roadwork']:,} roadwork, "
         f"{told['no_roadwork']:,} no_roadwork, {told['abstain']:,} abstained, {summary['bad']:,} unreadable; "
         f"{call['images']:,} scored now{speed}"
     )
+    note(f"Rows: {out / 'shards' / '*' / '*.parquet'}")
     if summary["bad"]:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary["bad_reasons"].items())
-        _note(f"Unreadable: {reasons}; listed in {out / 'bad.csv'}")
+        note(f"Unreadable: {reasons}; listed in {out / 'bad.csv'}")
         raise typer.Exit(1)
-
-
-def _note(text: str) -> None:
-    typer.echo(text, err=True)

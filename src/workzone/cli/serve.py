@@ -27,7 +27,10 @@ def serve(
         ..., help="Folder of the bundle, or with --registry a version or alias.", envvar="WORKZONE_BUNDLE"
     ),
     registry: str | None = typer.Option(
-        None, "--registry", help="Folder of a registry; its aliases are followed while the server runs.", metavar="URL"
+        None,
+        "--registry",
+        help="Folder of a registry, or where MLflow holds it; its aliases are followed while the server runs.",
+        metavar="URL",
     ),
     challenger: str | None = typer.Option(None, "--challenger", help="Second bundle, answers --share of the requests."),
     share: float = typer.Option(0.0, "--share", min=0.0, max=1.0, help="Of the requests, for the challenger."),
@@ -39,6 +42,13 @@ def serve(
     shadow: str | None = typer.Option(None, "--shadow", help="Bundle that decides on the same images, for the log."),
     shadow_queue: int = typer.Option(16, "--shadow-queue", min=1, max=1024, help="Images that may wait for it."),
     shadow_seconds: float = typer.Option(10.0, "--shadow-seconds", min=0.01, help="Age at which they are dropped."),
+    budget: float | None = typer.Option(
+        None,
+        "--budget",
+        min=0.0,
+        help="Of a bundle with a cascade: mean share of the cost of all views to spend, as in 'workzone predict'.",
+        metavar="SHARE",
+    ),
     host: str = typer.Option("127.0.0.1", "--host", help="Address to listen on; others need --api-key-file."),
     port: int = typer.Option(8000, "--port", min=0, max=65535),
     workers: int = typer.Option(1, "--workers", min=1, max=64, help="Processes; each opens the bundle."),
@@ -85,6 +95,11 @@ def serve(
 
     require_serve()
     from pydantic import ValidationError
+
+    if registry is not None:
+        from workzone.registry.address import registry_of
+
+        given["registry"] = str(registry_of(registry, apart=True).root.absolute())
 
     from workzone.serving.run import serve as run
     from workzone.serving.settings import ServeSettings

@@ -126,7 +126,7 @@ def _scores(
 def _earnings(found: Simulation) -> Table:
     from rich.table import Table
 
-    table = Table(title="Reward by rule of answering")
+    table = Table(title="Reward by rule of answering", title_justify="left", box=None, header_style="bold")
     for name in ("rule", "mean reward", "sd of a step", "sd of a run", "moving average", "TPR", "TNR", "answered"):
         table.add_column(name)
     for e in found.earnings:
@@ -136,7 +136,7 @@ def _earnings(found: Simulation) -> Table:
             f"{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]",
             f"{e.sd_step:.3f}",
             f"{e.sd_run:.3f}",
-            f"{e.score:.3f} ± {e.sd_score:.3f}",
+            "-" if math.isnan(e.score) else f"{e.score:.3f} ± {e.sd_score:.3f}",
             _rate(e.tpr),
             _rate(e.tnr),
             f"{e.answered:.1%}",
@@ -149,7 +149,7 @@ def _costs(found: Simulation) -> Table:
 
     from workzone.evaluation.style import printable
 
-    table = Table(title=f"What costs most, {found.rule.words()}")
+    table = Table(title=f"What costs most, {found.rule.words()}", title_justify="left", box=None, header_style="bold")
     for name in ("column", "kind", "n", "share", "TPR", "TNR", "answered", "reward lost"):
         table.add_column(name)
     for c in found.costs[:_COSTS_SHOWN]:

@@ -112,6 +112,11 @@ class DecideConfig(Section):
         max_length=64,
         description="cascade: views seen by each stage, the last one all; empty takes 0.2 and 0.4 of them, and all",
     )
+    focus: bool = Field(
+        default=True,
+        description="cascade with views.pyramid: after the first grid each image has its own order of the finer tiles, "
+        "the places first that the first grid calls suspicious",
+    )
     budget: float = Field(
         default=0.35,
         gt=0,

@@ -65,7 +65,7 @@ def load_config(words: Sequence[str], *, file: Path | None = None) -> RunConfig:
 
 
 def build_config(values: dict[str, Any]) -> RunConfig:
-    """Validate nested ``values``; errors name the key, the value and what was expected."""
+    """Validate nested ``values``; raises ConfigError with the key, the value and what was expected."""
     _refuse_unknown(values)
     for key, fix in (("data", "say data=FOLDER or data=synthetic"), ("out", "say out=FOLDER")):
         if values.get(key) in (None, ""):
@@ -200,9 +200,15 @@ def _nearest(unknown: str, prefix: str) -> str | None:
     return next(iter(namesakes or difflib.get_close_matches(unknown, keys, n=1, cutoff=0.5)), None)
 
 
+def _absolute(path: str, key: str) -> str:
+    if "\0" in path:
+        raise ConfigError("a path cannot hold a null character", where=key, fix=f"check the value {path!r}")
+    return str(Path(path).expanduser().resolve())
+
+
 def _absolute_paths(values: dict[str, Any]) -> None:
     if values["data"] != "synthetic":
-        values["data"] = str(Path(str(values["data"])).expanduser().resolve())
+        values["data"] = _absolute(str(values["data"]), "data")
     for *sections, key in _PATH_KEYS:
         section: Any = values
         for name in sections:
@@ -210,4 +216,4 @@ def _absolute_paths(values: dict[str, Any]) -> None:
         if value := section.get(key):
             joined = key == "weights" and "+" in str(section.get("backbone"))
             parts = str(value).split("+") if joined else [str(value)]
-            section[key] = "+".join(p if p in _WORDS else str(Path(p).expanduser().resolve()) for p in parts)
+            section[key] = "+".join(p if p in _WORDS else _absolute(p, key) for p in parts)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from workzone.config.base import Fraction, Positive, Section
 from workzone.config.deciding import BY_GROUP, NEEDS_VIEWS, CalibrateConfig, CalibratorName, DecideConfig
@@ -218,6 +218,10 @@ class CacheConfig(Section):
     )
 
 
+FINER = ((5, 5),)
+"""The pyramid of a run that names none, beside 3 x 3 tiles: measured with ``benchmarks/views.py``."""
+
+
 class RunConfig(Section):
     """One run: everything that decides its result."""
 
@@ -226,7 +230,7 @@ class RunConfig(Section):
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of everything that draws")
     source: SourceConfig = Field(default_factory=SourceConfig, description="how the data are read")
     split: SplitConfig = Field(default_factory=SplitConfig, description="split roles")
-    views: ViewSpec = Field(default_factory=ViewSpec, description="views of an image")
+    views: ViewSpec = Field(default_factory=ViewSpec, validate_default=True, description="views of an image")
     model: ModelConfig = Field(default_factory=ModelConfig, description="backbone")
     train: TrainConfig = Field(default_factory=TrainConfig, description="phase train")
     augment: AugmentConfig = Field(default_factory=AugmentConfig, description="phase augment")
@@ -239,6 +243,13 @@ class RunConfig(Section):
     tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="loggers")
     compute: ComputeConfig = Field(default_factory=ComputeConfig, description="threads and devices")
     cache: CacheConfig = Field(default_factory=CacheConfig, description="feature cache")
+
+    @field_validator("views")
+    @classmethod
+    def _finer_tiles_beside_the_default(cls, views: ViewSpec) -> ViewSpec:
+        if views.pyramid is None and views.grids == ((3, 3),):
+            return views.model_copy(update={"pyramid": FINER})
+        return views
 
     @model_validator(mode="after")
     def _synthetic_or_not(self) -> RunConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -28,8 +28,10 @@ class ViewSpec(BaseModel):
     )
     rows: int = Field(default=3, ge=1, le=8, description="tiles from top to bottom (layout grid)")
     cols: int = Field(default=3, ge=1, le=8, description="tiles from left to right (layout grid)")
-    pyramid: tuple[tuple[int, int], ...] = Field(
-        default=(), max_length=4, description="further grids, rows and columns of each, such as [[4,4],[5,5]]"
+    pyramid: Annotated[tuple[tuple[int, int], ...], Field(max_length=4)] | None = Field(
+        default=None,
+        description="further grids, rows and columns of each, such as [[4,4],[5,5]]; [] for none; in a run, unless it "
+        "is said, [[5,5]] beside 3 x 3 and none beside other grids",
     )
     overlap: float = Field(default=0.125, ge=0, le=0.5, description="part of a tile that its neighbour shows too")
     flip: bool = Field(default=False, description="add the left-right mirror of each view")
@@ -50,24 +52,23 @@ class ViewSpec(BaseModel):
 
     @field_validator("pyramid")
     @classmethod
-    def _sensible_grids(cls, pyramid: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-        if not all(1 <= side <= 8 for grid in pyramid for side in grid):
+    def _sensible_grids(cls, pyramid: tuple[tuple[int, int], ...] | None) -> tuple[tuple[int, int], ...] | None:
+        if not all(1 <= side <= 8 for grid in pyramid or () for side in grid):
             raise ValueError("a grid of the pyramid has 1 to 8 rows and 1 to 8 columns")
         return pyramid
 
     @model_validator(mode="after")
     def _pyramid_stands_on_a_grid(self) -> ViewSpec:
         if self.pyramid and self.layout != "grid":
-            raise ValueError(f"a pyramid adds grids to layout=grid, and layout={self.layout} has none: add pyramid=[]")
+            raise ValueError(f"a pyramid adds grids to layout=grid, and layout={self.layout} has none")
         if len(set(self.grids)) != len(self.grids):
-            raise ValueError("grids of a pyramid must differ from each other and from rows x cols; pyramid=[] is none")
+            raise ValueError("the grids of a pyramid must differ from each other and from rows x cols")
         return self
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Certificates name preprocessing by its hash: that of views without a pyramid stays what it was.
         content: dict[str, Any] = handler(self)
-        if not self.pyramid:
+        if self.pyramid is None:
             content.pop("pyramid", None)
         return content
 
@@ -80,7 +81,7 @@ class ViewSpec(BaseModel):
     @property
     def grids(self) -> tuple[tuple[int, int], ...]:
         """Rows and columns of every grid of layout grid, in order; none in layouts whose tiles are not fixed."""
-        return ((self.rows, self.cols), *self.pyramid) if self.layout == "grid" else ()
+        return ((self.rows, self.cols), *(self.pyramid or ())) if self.layout == "grid" else ()
 
     @property
     def fixed_tiles(self) -> int:

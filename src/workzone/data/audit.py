@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.data.crops import correlation, find_matches
+from workzone.data.crops import correlation, find_matches, is_flat
 from workzone.data.manifest import Manifest
-from workzone.data.perceptual import HASH_SIDE, grey_square, near_pairs, phash_bits
+from workzone.data.perceptual import grey_square, near_pairs, phash
 from workzone.data.roles import Role
 from workzone.data.splits import Splits, check_against
+from workzone.data.window_index import Greys
 from workzone.data.windows import SIDE
 from workzone.errors import ImageError
 from workzone.files import sha256_file, write_json
@@ -28,6 +30,7 @@ KINDS: tuple[Kind, ...] = ("group", "copy", "near_duplicate", "crop")
 HASH_BITS = 6
 SAME_PICTURE = 0.90
 _SHOWN = 20
+_AT_ONCE = 512  # images that are decoded ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +111,23 @@ class AuditReport:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """One image as the audit sees it."""
+    """One image as the audit sees it; ``grey`` is put on disk at once."""
 
     sha256: str
     grey: NDArray[np.uint8]
-    tiny: NDArray[np.float32]
+    phash: str
+    flat: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What stays in memory of one image."""
+
+    id: str
+    role: int
+    sha256: str
+    phash: str
+    flat: bool
 
 
 def _load(path: Path) -> _Loaded | ImageError:
@@ -120,7 +135,8 @@ def _load(path: Path) -> _Loaded | ImageError:
         image = decode(path, min_side=SIDE)
     except ImageError as error:
         return error
-    return _Loaded(sha256_file(path), grey_square(image, SIDE).astype(np.uint8), grey_square(image, HASH_SIDE))
+    grey = grey_square(image, SIDE).astype(np.uint8)
+    return _Loaded(sha256_file(path), grey, phash(image), is_flat(grey))
 
 
 def _crossing_groups(ids: list[str], roles: list[Role], groups: list[str]) -> list[Finding]:
@@ -142,6 +158,9 @@ def audit(
 
     Found are groups in two roles, files with equal bytes, re-encoded or resized copies, mirrored copies, and crops that
     keep about 55 percent or more of width and height. Frames of one group inside one role are no leak.
+
+    Work and memory grow in proportion to the number of images; a grey square of 26 kB of each lies in the temporary
+    folder meanwhile. Up to 1,000 images all pairs are compared, beyond that those that an index names.
 
     Args:
         manifest: the images.
@@ -168,45 +187,51 @@ def audit(
         if progress is not None:
             progress(done, 2 * len(ids))
 
-    loaded: list[tuple[str, Role, _Loaded]] = []
+    loaded: list[_Known] = []
     unreadable: dict[str, str] = {}
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        for image_id, role, result in zip(ids, roles, pool.map(_load, paths.values()), strict=True):
-            if isinstance(result, ImageError):
-                unreadable[image_id] = result.reason
-                step()
-            else:
-                loaded.append((image_id, role, result))
-            step()
-    known = dict(manifest.frame.select("id", "sha256").rows()) | dict(splits.content)
-    changed = [i for i, _, image in loaded if known.get(i) not in (None, image.sha256)]
-    if loaded:
-        findings += _picture_findings(loaded, step)
+    with closing(Greys()) as grey:
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            for first in range(0, len(ids), _AT_ONCE):
+                some = ids[first : first + _AT_ONCE]
+                for image_id, result in zip(some, pool.map(_load, (paths[i] for i in some)), strict=True):
+                    if isinstance(result, ImageError):
+                        unreadable[image_id] = result.reason
+                        step()
+                    else:
+                        grey.append(result.grey)
+                        role = list(Role).index(splits.assignment[image_id])
+                        loaded.append(_Known(image_id, role, result.sha256, result.phash, result.flat))
+                    step()
+        known = dict(manifest.frame.select("id", "sha256").rows()) | dict(splits.content)
+        changed = [image.id for image in loaded if known.get(image.id) not in (None, image.sha256)]
+        if loaded:
+            findings += _picture_findings(loaded, grey, step)
     findings.sort(key=lambda f: (KINDS.index(f.kind), -f.score, f.id_a, f.id_b))
     return AuditReport(findings, len(loaded), unreadable, changed, paths)
 
 
-def _picture_findings(loaded: list[tuple[str, Role, _Loaded]], step: Callable[[], None]) -> list[Finding]:
-    grey = np.stack([image.grey for _, _, image in loaded])
-    number = [list(Role).index(role) for _, role, _ in loaded]
+def _picture_findings(loaded: list[_Known], grey: Greys, step: Callable[[], None]) -> list[Finding]:
+    number, roles = [image.role for image in loaded], list(Role)
     found: dict[tuple[int, int], Finding] = {}
 
     def add(kind: Kind, a: int, b: int, detail: str, score: float) -> None:
-        finding = Finding(kind, loaded[a][0], loaded[a][1], loaded[b][0], loaded[b][1], detail, round(score, 4))
+        one, other = loaded[a], loaded[b]
+        finding = Finding(kind, one.id, roles[one.role], other.id, roles[other.role], detail, round(score, 4))
         found.setdefault((min(a, b), max(a, b)), finding)
 
     first: dict[str, dict[int, int]] = {}
-    for i, (_, _, image) in enumerate(loaded):
+    for i, image in enumerate(loaded):
         by = first.setdefault(image.sha256, {})
         for role, j in by.items():
             if role != number[i]:
                 add("copy", j, i, "the files are equal byte by byte", 1.0)
         by.setdefault(number[i], i)
-    bits = phash_bits(np.stack([image.tiny for _, _, image in loaded]))
-    hashes = [np.packbits(row).tobytes().hex() for row in bits]
-    for i, j, distance in near_pairs(hashes, HASH_BITS):
+    # Pictures without structure correlate with nothing, and all have one hash.
+    rows = [i for i, image in enumerate(loaded) if not image.flat]
+    for a, b, distance in near_pairs([loaded[i].phash for i in rows], HASH_BITS, apart=[number[i] for i in rows]):
+        i, j = rows[a], rows[b]
         # Hashes of pictures with little structure meet by chance, so the pixels have to agree as well.
-        if number[i] != number[j] and (score := correlation(grey[i], grey[j])) >= SAME_PICTURE:
+        if (score := correlation(grey[i], grey[j])) >= SAME_PICTURE:
             add("near_duplicate", i, j, f"{distance} of 64 hash bits differ, correlation {score:.2f}", score)
     for match in find_matches(grey, number, step=step):
         turned = "mirrored, " if match.mirrored else ""

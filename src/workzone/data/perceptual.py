@@ -50,7 +50,9 @@ def phash_bits(grey: NDArray[np.floating]) -> NDArray[np.bool_]:
     low = (rows @ grey.astype(np.float64) @ rows.T).reshape(len(grey), _BITS)
     # Rounding hides the last-bit noise of different BLAS builds, which would flip the bits of flat pictures.
     low = np.round(low, 6)
-    return np.asarray(low > np.median(low[:, 1:], axis=1, keepdims=True))
+    middle = (_BITS - 1) // 2
+    median = np.partition(low[:, 1:], middle, axis=1)[:, middle : middle + 1]
+    return np.asarray(low > median)
 
 
 def phash(image: Image.Image) -> str:
@@ -137,20 +139,35 @@ def unique_near_pairs(
             step += 1
 
 
-def near_pairs(hashes: Sequence[str], limit: int) -> Iterator[tuple[int, int, int]]:
+def near_pairs(
+    hashes: Sequence[str], limit: int, *, apart: Sequence[int] | None = None
+) -> Iterator[tuple[int, int, int]]:
     """Yield ``(i, j, distance)`` with ``i < j`` once for all pairs at Hamming distance ``limit`` or less, in no order.
+
+    Args:
+        hashes: (N,) hashes of 16 hex digits.
+        limit: 0 to 16.
+        apart: (N,) marks; only pairs with different ones are yielded, and others cost next to nothing.
 
     Raises:
         ValueError: ``limit`` is not 0 to 16.
     """
     values, members = _distinct(hashes)
     for same in members:
-        yield from ((i, j, 0) for i, j in combinations(same, 2))
+        if apart is None:
+            yield from ((i, j, 0) for i, j in combinations(same, 2))
+        else:
+            by: dict[int, list[int]] = {}
+            for i in same:
+                by.setdefault(apart[i], []).append(i)
+            for one, other in combinations(by.values(), 2):
+                yield from ((min(i, j), max(i, j), 0) for i in one for j in other)
     for first, second, distance in unique_near_pairs(values, limit):
         for a, b, d in zip(first.tolist(), second.tolist(), distance.tolist(), strict=True):
             for i in members[a]:
                 for j in members[b]:
-                    yield min(i, j), max(i, j), d
+                    if apart is None or apart[i] != apart[j]:
+                        yield min(i, j), max(i, j), d
 
 
 def near_edges(hashes: Sequence[str], limit: int) -> Iterator[tuple[int, int]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,14 +82,15 @@ def mirror(features: Floats, n: int) -> Floats:
     return features * signs
 
 
-def _bank_intervals() -> list[tuple[float, float]]:
+def bank_intervals() -> list[tuple[float, float]]:
+    """``(begin, length)`` of the intervals of a line that windows of the bank are made of."""
     return [(0.0 if n == 1 else (1 - scale) * k / (n - 1), scale) for scale, n in _SCALES for k in range(n)]
 
 
 @lru_cache(maxsize=1)
 def bank() -> tuple[Floats, NDArray[np.intp], list[Window]]:
     """Kernels of all intervals stacked, index pairs (y, x) of the windows in use, and the windows themselves."""
-    intervals = _bank_intervals()
+    intervals = bank_intervals()
     stacked = kernels(intervals, COARSE).reshape(-1, SIDE)
     pairs = [
         (i, j)
@@ -110,6 +112,13 @@ def window_features(grey: Floats) -> Floats:
     return unit(chosen.reshape(len(pairs), -1))
 
 
+def window_coarse(grey: Floats, number: int) -> Floats:
+    """(COARSE**2,) unit features of window ``number`` of the bank over one (SIDE, SIDE) picture."""
+    stacked, pairs, _ = bank()
+    y, x = (stacked[k * COARSE : (k + 1) * COARSE] for k in pairs[number].tolist())
+    return unit(np.asarray((y @ grey @ x.T) * frequency_weights(COARSE), dtype=np.float32).ravel())
+
+
 def whole_features(grey: Floats, n: int) -> Floats:
     """(N, n**2) unit features of whole (N, SIDE, SIDE) pictures."""
     k = kernels([(0.0, 1.0)], n)[0]
@@ -127,13 +136,14 @@ def _neighbours(begin: float, length: float, reach: float) -> list[tuple[float, 
     return found
 
 
-def refine(grey: Floats, target: Floats, start: Window) -> tuple[float, Window]:
+def refine(grey: Floats, target: Floats, start: Window, *, floors: Sequence[float] = ()) -> tuple[float, Window]:
     """Move the ends of a window, one axis at a time, until it is most like ``target``.
 
     Args:
         grey: (SIDE, SIDE) picture that the window is cut from.
         target: (FINE**2,) unit features of the other picture.
         start: window found by the coarse search.
+        floors: scores that must be reached after the first rounds; below, the search is given up.
 
     Returns:
         correlation of the weighted coefficients, -1 to 1, and the window.
@@ -141,7 +151,7 @@ def refine(grey: Floats, target: Floats, start: Window) -> tuple[float, Window]:
     weights = frequency_weights(FINE)
     x, y = (start.x, start.width), (start.y, start.height)
     best = -1.0
-    for reach in _REACHES:
+    for reach, floor in zip_longest(_REACHES, floors[: len(_REACHES)], fillvalue=-1.0):
         for axis in (0, 1):
             options = _neighbours(*(x if axis == 0 else y), reach)
             fixed = kernels([y if axis == 0 else x], FINE)[0]
@@ -151,4 +161,6 @@ def refine(grey: Floats, target: Floats, start: Window) -> tuple[float, Window]:
             top = int(np.argmax(scores))
             best = float(scores[top])
             x, y = (options[top], y) if axis == 0 else (x, options[top])
+        if best < floor:
+            break
     return best, Window(x[0], y[0], x[1], y[1])

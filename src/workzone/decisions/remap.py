@@ -17,14 +17,12 @@ def remap(probability: FloatArray, threshold: float) -> FloatArray:
     Args:
         probability: (N,) in [0, 1].
         threshold: strictly between 0 and 1.
+
+    Raises:
+        ValueError: a threshold of 0, 1 or beyond.
     """
     if not 0.0 < threshold < 1.0:
         raise ValueError("threshold must lie strictly between 0 and 1")
     p = np.asarray(probability, dtype=np.float64)
     for_roadwork = p * (1.0 - threshold)
     return np.asarray(for_roadwork / (for_roadwork + (1.0 - p) * threshold), dtype=np.float64)
-
-
-def unmap(shifted: FloatArray, threshold: float) -> FloatArray:
-    """Inverse of ``remap``."""
-    return remap(shifted, 1.0 - threshold)

@@ -51,6 +51,9 @@ def guaranteed_selection(doubt: FloatArray, wrong: NDArray[np.bool_], risk: floa
         wrong: (N,) whether the answer would be wrong.
         risk: promised upper limit of the share of wrong among answered images.
         delta: probability that the promise fails.
+
+    Raises:
+        ValueError: ``risk`` or ``delta`` outside (0, 1), or a doubt of 1 or more.
     """
     from workzone.metrics.proportions import clopper_pearson_upper  # the predict path imports this module
 

@@ -160,7 +160,7 @@ class Interval:
 
 
 def threshold_codes(probability: FloatArray, *, lower: float, upper: float) -> NDArray[np.int8]:
-    """Codes (N,): roadwork from ``upper`` on, no roadwork below ``lower``, abstain between."""
+    """Codes (N,): roadwork from ``upper`` on, no roadwork below ``lower``, abstain between; ValueError if crossed."""
     if not 0.0 <= lower <= upper <= 1.0:
         raise ValueError("thresholds must satisfy 0 <= lower <= upper <= 1")
     p = np.asarray(probability, dtype=np.float64)

@@ -84,6 +84,7 @@ def cascade_report(
         "n_groups": len(np.unique(groups)),
         "prevalence": float(y.mean()),
         "order": list(policy.plan.order),
+        "focus": policy.plan.focus,
         "stages": list(policy.plan.stages),
         "models": [m.to_dict() for m in policy.plan.models],
         "budget": policy.budget,

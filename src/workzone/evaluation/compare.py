@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +12,9 @@ from workzone.errors import ConfigError, DataError
 from workzone.evaluation.figures import plain
 from workzone.evaluation.given import Given
 from workzone.evaluation.inputs import groups_of
+from workzone.evaluation.rows import TITLES, Row, adjusted, row_sentence, undefined
 from workzone.files import write_atomic, write_json
-from workzone.metrics.comparison import DeLong, Difference, McNemar, delong, mcnemar, paired_bootstrap
-from workzone.metrics.differences import holm
+from workzone.metrics.comparison import DeLong, McNemar, delong, mcnemar, paired_bootstrap
 from workzone.metrics.registry import METRICS
 from workzone.predictions import IntArray, StrArray
 
@@ -23,65 +22,10 @@ SCHEMA_VERSION = 1
 OTHERS = (
     "mcc", "accuracy", "balanced_accuracy", "f1", "fnr", "fpr", "auroc", "average_precision", "brier", "nll", "augrc",
 )  # fmt: skip
-TITLES = {
-    "mcc": "MCC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "F1", "f0.5": "F0.5",
-    "fnr": "roadwork missed", "fpr": "false alarms", "auroc": "AUROC", "average_precision": "average precision",
-    "brier": "Brier score", "nll": "NLL", "augrc": "AUGRC", "ece": "ECE", "decided": "decided (coverage)",
-    "decided_wrong": "wrong among decided", "decided_missed": "roadwork decided no_roadwork",
-    "decided_alarms": "no_roadwork decided roadwork",
-}  # fmt: skip
 _HIGHER = {"decided": True, "decided_wrong": False, "decided_missed": False, "decided_alarms": False}
 _FEW_DISCORDANT, _FEW_UNITS, _FEW_OF_CLASS = 10, 20, 10
 # Not numbers about one class only; MCC has the value 0 there by convention.
 _NEEDS_BOTH = ("mcc", "balanced_accuracy", "auroc", "brier_skill")
-
-Winner = Literal["A", "B", "none", "undefined"]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One figure of both models; ``p_holm`` is adjusted among the figures that are not primary."""
-
-    name: str
-    title: str
-    higher_is_better: bool
-    difference: Difference
-    p_holm: float | None
-
-    @property
-    def winner(self) -> Winner:
-        """Which model is better beyond chance."""
-        d = self.difference
-        if not np.isfinite(d.p):
-            return "undefined"
-        told = d.told and (self.p_holm is None or self.p_holm <= 1 - d.difference.level)
-        if not told:
-            return "none"
-        return "B" if (d.difference.value > 0) == self.higher_is_better else "A"
-
-
-def row_sentence(row: Row, first: str, second: str) -> str:
-    """One sentence about a figure of two models by their names, that needs no statistics."""
-    a, b, gap = row.difference.a, row.difference.b, row.difference.difference
-    if row.winner == "undefined":
-        return f"Nothing can be said: {row.title} is not defined on these images."
-    direction = "" if row.higher_is_better else " (lower is better)"
-    if row.winner == "none":
-        if gap.value == gap.low == gap.high == 0:
-            return f"No difference can be told: {row.title} is {a.value:.3f} for both on these images."
-        return (
-            f"No difference can be told: {row.title}{direction} {b.value:.3f} for {second} against {a.value:.3f} for "
-            f"{first}, difference {gap:.3f}."
-        )
-    better, worse = (b, a) if row.winner == "B" else (a, b)
-    sign = 1 if row.winner == "B" else -1
-    low, high = sorted((sign * gap.low, sign * gap.high))
-    name = second if row.winner == "B" else first
-    return (
-        f"{name[0].upper()}{name[1:]} is better: {row.title}{direction} {better.value:.3f} against {worse.value:.3f}, "
-        f"difference {sign * gap.value:.3f} [{low:.3f}, {high:.3f}]."
-    )
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -139,21 +83,6 @@ class Comparison:
             key: {"name": name, "path": path, "answers": how}
             for key, name, path, how in zip("ab", self.names, self.paths, self.answers, strict=True)
         }
-        rows = [
-            {
-                "metric": r.name,
-                "title": r.title,
-                "primary": k == 0,
-                "higher_is_better": r.higher_is_better,
-                "a": plain(r.difference.a),
-                "b": plain(r.difference.b),
-                "difference": plain(r.difference.difference),
-                "p": plain(r.difference.p),
-                "p_holm": plain(r.p_holm),
-                "better": r.winner,
-            }
-            for k, r in enumerate(self.rows)
-        ]
         return {
             "schema_version": SCHEMA_VERSION,
             "verdict": self.verdict,
@@ -167,7 +96,7 @@ class Comparison:
                 "by_group": self.by_group,
                 "seed": self.seed,
             },
-            "metrics": rows,
+            "metrics": [{"metric": r.name, "primary": k == 0, **r.to_dict()} for k, r in enumerate(self.rows)],
             "mcnemar": plain(asdict(self.mcnemar)),
             "delong": plain(asdict(self.delong)),
             "cautions": list(self.cautions),
@@ -299,19 +228,6 @@ def _how(g: Given) -> str:
     if g.codes is None:
         return "probability at 0.5"
     return "probability at 0.5, since its decisions abstain" if g.abstains else "its decisions"
-
-
-def undefined(d: Difference) -> Difference:
-    """The difference without a p-value: nothing can be said."""
-    return Difference(d.a, d.b, d.difference, float("nan"))
-
-
-def adjusted(p: Sequence[float]) -> list[float]:
-    """p-values after Holm's correction among those that are defined."""
-    values = np.array(p)
-    known = ~np.isnan(values)
-    values[known] = holm(values[known])
-    return [float(v) for v in values]
 
 
 def _shares(y: IntArray, codes: Any) -> dict[str, tuple[Any, Any]]:

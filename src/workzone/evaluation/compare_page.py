@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workzone.evaluation.compare import Comparison, Row
+from workzone.evaluation.compare import Comparison
+from workzone.evaluation.rows import Row
 from workzone.evaluation.style import Palette, Plot, printable
 from workzone.metrics.bootstrap import Interval
 from workzone.metrics.comparison import DeLong, McNemar

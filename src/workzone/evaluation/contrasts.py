@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from workzone.decisions.types import Code
-from workzone.evaluation.compare import TITLES, Row, adjusted, row_sentence, undefined
 from workzone.evaluation.figures import Draws, plain
 from workzone.evaluation.inputs import Evaluated
+from workzone.evaluation.rows import TITLES, Row, adjusted, row_sentence, undefined
 from workzone.evaluation.selective import as_probability
 from workzone.metrics import METRICS
 from workzone.metrics.comparison import DeLong, Difference, McNemar, delong, mcnemar, paired_bootstrap
@@ -72,20 +72,7 @@ class Contrast:
             "verdict": self.sentence,
             "better": self.rows[0].winner,
             "more": list(self.more),
-            "rows": [
-                {
-                    "name": r.name,
-                    "title": r.title,
-                    "higher_is_better": r.higher_is_better,
-                    "a": plain(r.difference.a),
-                    "b": plain(r.difference.b),
-                    "difference": plain(r.difference.difference),
-                    "p": plain(r.difference.p),
-                    "p_holm": plain(r.p_holm),
-                    "better": r.winner,
-                }
-                for r in self.rows
-            ],
+            "rows": [{"name": r.name, **r.to_dict()} for r in self.rows],
             "mcnemar": None if self.mcnemar is None else plain(asdict(self.mcnemar)),
             "delong": None if self.delong is None else plain(asdict(self.delong)),
         }

@@ -35,6 +35,16 @@ class Draws:
         """Groups to resample, or None where every image is its own."""
         return groups if self.by_group and len(np.unique(groups)) < len(groups) else None
 
+    def options(self, groups: StrArray) -> dict[str, Any]:
+        """Arguments of ``bootstrap`` for images of these groups."""
+        return {
+            "groups": self.units(groups),
+            "n_resamples": self.resamples,
+            "method": self.method,
+            "level": self.level,
+            "seed": self.seed,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -102,12 +112,8 @@ def label_figures(
         part.y,
         part.p,
         decided,
-        groups=draws.units(part.groups),
-        n_resamples=draws.resamples,
-        method=draws.method,
-        level=draws.level,
         prevalence=prevalence,
-        seed=draws.seed,
+        **draws.options(part.groups),
     )
     units = part.n_groups if draws.by_group else len(part)
     found = {name: _honest(interval, units) for name, interval in found.items()}
@@ -127,11 +133,7 @@ def share(events: NDArray[np.bool_], part: Part, draws: Draws, *, prevalence: fl
         events.astype(np.int64),
         sure,
         sure.astype(np.int64),
-        groups=draws.units(part.groups),
-        n_resamples=draws.resamples,
-        method=draws.method,
-        level=draws.level,
-        seed=draws.seed,
+        **draws.options(part.groups),
     )["accuracy"]
     return replace(_honest(found, part.n_groups if draws.by_group else len(part)), n=len(part), prevalence=prevalence)
 
@@ -196,17 +198,8 @@ def policy_figures(part: Part, draws: Draws, names: Sequence[str] = (*_SHARES, "
         if name == "mcc_decided":
             decided = part.take(part.codes != Code.ABSTAIN)
             if decided.both_classes:
-                value = bootstrap(
-                    ["mcc"],
-                    decided.y,
-                    decided.p,
-                    _labels(decided),
-                    groups=draws.units(decided.groups),
-                    method=draws.method,
-                    n_resamples=draws.resamples,
-                    level=draws.level,
-                    seed=draws.seed,
-                )["mcc"]
+                options = draws.options(decided.groups)
+                value = bootstrap(["mcc"], decided.y, decided.p, _labels(decided), **options)["mcc"]
                 found[name] = _honest(value, decided.n_groups if draws.by_group else len(decided))
             else:
                 found[name] = _undefined(draws, len(decided), decided.prevalence)
@@ -225,12 +218,8 @@ def policy_at_prevalence(part: Part, draws: Draws, prevalence: float) -> dict[st
         part.y,
         part.p,
         _labels(part),
-        groups=draws.units(part.groups),
-        n_resamples=draws.resamples,
-        method=draws.method,
-        level=draws.level,
         prevalence=prevalence,
-        seed=draws.seed,
+        **draws.options(part.groups),
     )
     fixed = policy_figures(part, draws, ("fnr", "fpr", "coverage_roadwork", "coverage_no_roadwork"))
 

@@ -106,7 +106,8 @@ def _read(file: Path) -> Any:
 
 def _given(name: str, file: Path, frame: Any) -> Given:
     if "id" not in frame.columns:
-        raise DataError("the table lacks the column 'id'", fix=_COLUMNS)
+        has = ", ".join(name[:40] for name in frame.columns[:8])
+        raise DataError(f"the table lacks the column 'id'; it has {has}", fix=_COLUMNS)
     if not frame.height:
         raise DataError("the table holds no rows")
     ids = [None if v is None else str(v) for v in frame["id"].to_list()]

@@ -78,6 +78,7 @@ class Summary:
         promises: the certificate against the test images.
         methods: every calibrator that was tried.
         contrasts: pairs of ways to answer these images.
+        n_groups_roadwork: groups with at least one image with roadwork.
         certified: "certified", "not_certifiable" or "none".
     """
 
@@ -96,6 +97,7 @@ class Summary:
     certified: str
     methods: tuple[Method, ...] = ()
     contrasts: tuple[Contrast, ...] = ()
+    n_groups_roadwork: int = 0
 
     @property
     def prevalence(self) -> float:
@@ -110,6 +112,7 @@ class Summary:
             "n_roadwork": self.n_positive,
             "prevalence": self.prevalence,
             "n_groups": self.n_groups,
+            "n_groups_roadwork": self.n_groups_roadwork,
             "counts": dict(self.counts),
             "interval": asdict(self.draws),
             "stated_prevalence": self.stated_prevalence,
@@ -211,6 +214,7 @@ def summarise(e: Evaluated, settings: EvaluateConfig, *, seed: int, progress: Ca
         certified=_status([p.status for p in promises]),
         methods=on_test(read_methods(e.calibrators), e.calibrated, e.labels, draws),
         contrasts=pairs,
+        n_groups_roadwork=part.take(part.y == 1).n_groups,
     )
 
 

@@ -118,6 +118,12 @@ def _sample(s: Summary) -> list[str]:
         found.append(f"Wide intervals, too wide to compare models by: {', '.join(wide)}.")
     if s.draws.by_group and 1 < s.n_groups < _FEW_GROUPS:
         found.append(f"Only {s.n_groups} independent groups: intervals by group are themselves uncertain.")
+    if s.draws.by_group and s.n_groups >= _FEW_GROUPS and 0 < s.n_groups_roadwork < min(_FEW_GROUPS, s.n_positive):
+        places = count(s.n_groups_roadwork, "group")
+        found.append(
+            f"The images with roadwork come from only {places}: intervals of what is missed or found are themselves "
+            "uncertain, and likely too narrow."
+        )
     if s.draws.by_group and s.n_groups == 1:
         found.append(
             "All images belong to one group and may all be alike: they say next to nothing about other places."

@@ -144,7 +144,11 @@ def open_artefact(folder: Path, *, sha256: str, threads: int = 0) -> Engine:
 
 
 def conform(reference: Engine, other: Engine, views: NDArray[np.uint8] | None = None) -> Comparison:
-    """Compare two engines of one network over passes of 1, 2 and 5 views and images with fewer views than others."""
+    """Compare two engines of one network over passes of 1, 2 and 5 views and images with fewer views than others.
+
+    Raises:
+        CheckFailedError: they are of different networks.
+    """
     rng = np.random.default_rng(0)
     side = reference.image_size
     if views is None:

@@ -70,7 +70,11 @@ class TorchFileEngine(Engine):
 
     @classmethod
     def open(cls, folder: Path, *, precision: str = "fp32", device: str = "cpu", threads: int = 0) -> Self:
-        """Open the files that ``artefact.json`` in ``folder`` names; see ``open_artefact`` for the check of hashes."""
+        """Open the files that ``artefact.json`` in ``folder`` names; ``open_artefact`` checks their hashes before.
+
+        Raises:
+            BundleError: another precision or device.
+        """
         if (precision, device) != ("fp32", "cpu"):
             raise BundleError("files of torch run in fp32 on the CPU", where=f"{precision}, {device}")
         content = read_json(folder / "artefact.json")

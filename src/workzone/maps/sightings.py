@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +55,22 @@ class Sightings:
 
 
 def read_sightings(
-    path: Path, *, track: Track | None = None, progress: Callable[[int, int], None] | None = None
+    path: Path,
+    *,
+    track: Track | None = None,
+    zone: tzinfo = UTC,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Sightings:
-    """Read a table as ``workzone predict`` writes it (CSV, Parquet or JSON lines).
+    """Read a table as ``workzone predict`` writes it (CSV, Parquet or JSON lines), or the folder of ``workzone score``.
 
-    Position and time come from the columns latitude, longitude and time (or captured_at), else from ``track`` by the
-    time of the row, else from the EXIF of the image that the row names.
+    The time comes from the column time (or captured_at), else from the EXIF of the image that the row names; the
+    position from the columns latitude and longitude, else from ``track`` at that time, else from EXIF.
+
+    Args:
+        path: table or folder.
+        track: where the vehicle was.
+        zone: of times that state no offset, which is how most cameras write them.
+        progress: called with images opened and images to open.
 
     Raises:
         DataError: unreadable, without decisions, or with no row that can be placed.
@@ -73,17 +83,19 @@ def read_sightings(
 
     frame = frame.filter(pl.col("decision").is_in(["roadwork", "no_roadwork", "abstain"]))
     n = frame.height
-    time, latitude, longitude = _times(frame), _number(frame, "latitude"), _number(frame, "longitude")
+    time, latitude, longitude = _times(frame, zone), _number(frame, "latitude"), _number(frame, "longitude")
+    latitude, longitude = _position(latitude, longitude, time, track)
     unknown = ~(np.isfinite(latitude) & np.isfinite(longitude) & np.isfinite(time))
-    if unknown.any() and track is None and "path" in frame.columns:
-        _fill_from_exif(frame["path"].to_list(), path.parent, unknown, latitude, longitude, time, progress)
-    if track is not None:
-        there = np.isfinite(time) & ~(np.isfinite(latitude) & np.isfinite(longitude))
-        latitude[there], longitude[there] = track.at(time[there])
+    if unknown.any() and "path" in frame.columns:
+        exif = _exif(frame["path"].to_list(), path.parent, unknown, zone, progress)
+        time = np.where(np.isfinite(time), time, exif[:, 2])
+        latitude, longitude = _position(latitude, longitude, time, track)
+        bare = ~(np.isfinite(latitude) & np.isfinite(longitude))
+        latitude, longitude = np.where(bare, exif[:, 0], latitude), np.where(bare, exif[:, 1], longitude)
     placed = np.isfinite(latitude) & np.isfinite(longitude) & np.isfinite(time)
     if not placed.any():
         raise DataError(
-            f"none of {n} decisions has a position and a time",
+            f"none of {n} decisions has a position and a time{_what_is_known(latitude, time, track)}",
             where=str(path),
             fix="give columns latitude, longitude and time, a track with --track FILE.gpx, or images with EXIF",
         )
@@ -113,9 +125,40 @@ def join(parts: Sequence[Sightings]) -> Sightings:
     )
 
 
+def _position(
+    latitude: FloatArray, longitude: FloatArray, time: FloatArray, track: Track | None
+) -> tuple[FloatArray, FloatArray]:
+    """Positions, those that are missing from ``track``."""
+    if track is None:
+        return latitude, longitude
+    there = np.isfinite(time) & ~(np.isfinite(latitude) & np.isfinite(longitude))
+    latitude, longitude = latitude.copy(), longitude.copy()
+    latitude[there], longitude[there] = track.at(time[there])
+    return latitude, longitude
+
+
+def _what_is_known(latitude: FloatArray, time: FloatArray, track: Track | None) -> str:
+    timed = time[np.isfinite(time)]
+    if track is None or not len(timed) or np.isfinite(latitude).any():
+        return ""
+    ends = [datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%d %H:%M:%S") for t in (timed.min(), timed.max())]
+    on = [datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%d %H:%M:%S") for t in (track.time[0], track.time[-1])]
+    return (
+        f": the images are of {ends[0]} to {ends[1]} UTC and the track of {on[0]} to {on[1]} UTC "
+        "(--utc-offset for cameras that write local time)"
+    )
+
+
 def _read(path: Path) -> pl.DataFrame:
     import polars as pl
 
+    if path.is_dir():
+        shards = sorted((path / "shards").glob("*/*.parquet"))
+        if not shards:
+            raise DataError(
+                "the folder holds no scored shards", where=str(path), fix="give a table, or --out of 'workzone score'"
+            )
+        return pl.concat([_read(shard) for shard in shards], how="vertical_relaxed")
     readers: dict[str, Callable[[Path], pl.DataFrame]] = {
         ".csv": lambda p: pl.read_csv(p, infer_schema_length=10_000),
         ".parquet": pl.read_parquet,
@@ -138,41 +181,41 @@ def _number(frame: pl.DataFrame, column: str) -> FloatArray:
     return np.array(frame[column].cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy(), dtype=np.float64)
 
 
-def _times(frame: pl.DataFrame) -> FloatArray:
+def _times(frame: pl.DataFrame, zone: tzinfo) -> FloatArray:
     for name in _TIMES:
         if name in frame.columns:
             values = frame[name]
             if values.dtype.is_numeric():
                 return _number(frame, name)
-            return np.array([parse_time(v) for v in values.to_list()], dtype=np.float64)
+            return np.array([parse_time(v, zone) for v in values.to_list()], dtype=np.float64)
     return np.full(frame.height, np.nan)
 
 
-def parse_time(value: Any) -> float:
-    """Seconds since 1970 UTC of an ISO time (without an offset it is read as UTC) or a datetime; NaN where unknown."""
+def parse_time(value: Any, zone: tzinfo = UTC) -> float:
+    """Seconds since 1970 UTC of an ISO time or a datetime, of ``zone`` where it states no offset; NaN where unknown."""
     if value is None or value == "":
         return float("nan")
     try:
         stamp = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     except ValueError:
         return float("nan")
-    return (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp()
+    return (stamp if stamp.tzinfo else stamp.replace(tzinfo=zone)).timestamp()
 
 
-def _fill_from_exif(
+def _exif(
     names: list[Any],
     root: Path,
-    unknown: NDArray[np.bool_],
-    latitude: FloatArray,
-    longitude: FloatArray,
-    time: FloatArray,
+    wanted: NDArray[np.bool_],
+    zone: tzinfo,
     progress: Callable[[int, int], None] | None,
-) -> None:
+) -> FloatArray:
+    """Latitude, longitude and time (N, 3) by EXIF; NaN where it does not say, or the image is not ``wanted``."""
     from PIL import Image
 
     from workzone.data.sources.exif import read_exif
 
-    rows = np.flatnonzero(unknown)
+    found = np.full((len(names), 3), np.nan)
+    rows = np.flatnonzero(wanted)
     for done, row in enumerate(rows.tolist(), 1):
         file = Path(str(names[row]))
         file = file if file.is_absolute() or file.exists() else root / file
@@ -182,8 +225,8 @@ def _fill_from_exif(
         except (OSError, ValueError, Image.DecompressionBombError, ImageError):
             continue  # counted among the unplaced
         if exif.latitude is not None and exif.longitude is not None:
-            latitude[row], longitude[row] = exif.latitude, exif.longitude
-        if not np.isfinite(time[row]):
-            time[row] = parse_time(exif.captured_at)
+            found[row, :2] = exif.latitude, exif.longitude
+        found[row, 2] = parse_time(exif.captured_at, zone)
         if progress is not None:
             progress(done, len(rows))
+    return found

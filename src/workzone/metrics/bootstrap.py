@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from workzone.metrics.classification import Confusion, at_prevalence
 from workzone.metrics.proportions import clopper_pearson
 from workzone.metrics.registry import Metric, resolve, value_rows
-from workzone.metrics.resampling import Plan, acceleration, chunks
+from workzone.metrics.resampling import (
+    CHUNK_ELEMENTS,
+    SAME,
+    Method,
+    Plan,
+    acceleration,
+    check_settings,
+    chunks,
+    interval_ends,
+    run_chunks,
+)
 from workzone.metrics.sample import FloatArray, Rows, Sample, weighted_sums
 
-Method = Literal["percentile", "bca"]
-
-# Weights per chunk: 1 MB stays in a core's cache and below the size at which each temporary costs page faults.
-CHUNK_ELEMENTS = 128_000
-# Values closer than this differ by rounding only.
-_SAME = 1e-12
 _CELLS = ("tp", "fp", "fn", "tn")
 
 
@@ -108,10 +110,7 @@ def bootstrap(
     Raises:
         ValueError: an empty sample, unequal lengths, an unknown metric or method.
     """
-    if method not in ("percentile", "bca"):
-        raise ValueError(f"unknown method {method!r}: percentile or bca")
-    if not 0 < level < 1 or n_resamples < 1:
-        raise ValueError("level must lie strictly between 0 and 1, n_resamples be at least 1")
+    check_settings(method, level, n_resamples)
     chosen = resolve(metrics)
     sample = Sample(y, p, decided)
     if not sample.n:
@@ -134,11 +133,11 @@ def bootstrap(
         values = drawn[name][~np.isnan(drawn[name])]
         ends: tuple[float, float] | None = None
         how: str = method
-        if exact_proportions and metric.from_counts is not None and len(values) and np.ptp(values) < _SAME:
+        if exact_proportions and metric.from_counts is not None and len(values) and np.ptp(values) < SAME:
             ends, how = _box(metric.from_counts, plan, level, shown), "clopper-pearson box"
         if ends is None:
             how = method
-            ends = _ends(values, value, level, left_out[name] if method == "bca" else None)
+            ends = interval_ends(values, value, level, left_out[name] if method == "bca" else None)
         found[name] = Interval(value, *ends, level, how, sample.n, shown, n_resamples - len(values))
     return {name: found[name] for name in chosen}
 
@@ -207,7 +206,7 @@ def _replicates(
         units = plan.draw(np.random.default_rng(seeds[index]), last - first)
         _fill(out, counts, scored, sample, plan, units, slice(first, last), prevalence)
 
-    _run(work, len(parts), b * width, workers)
+    run_chunks(work, len(parts), b * width, workers)
     return out
 
 
@@ -257,37 +256,8 @@ def _jackknife(
         units = plan.leave_out(block_of_unit, first, last)
         _fill(out, counts, scored, sample, plan, units, slice(first, last), prevalence)
 
-    _run(work, len(parts), len(stratum) * width, workers)
+    run_chunks(work, len(parts), len(stratum) * width, workers)
     return found | {name: acceleration(values, stratum) for name, values in out.items()}
-
-
-def _run(work: Callable[[int], None], parts: int, size: int, workers: int | None) -> None:
-    threads = min(parts, workers or (1 if size < 4_000_000 else min(4, os.cpu_count() or 1)))
-    if threads <= 1:
-        for index in range(parts):
-            work(index)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(work, range(parts)):
-            continue
-
-
-def _ends(values: FloatArray, value: float, level: float, a: float | None) -> tuple[float, float]:
-    """Percentile interval, or BCa with acceleration ``a``."""
-    if not len(values):
-        return float("nan"), float("nan")
-    share = np.array([(1 - level) / 2, (1 + level) / 2])
-    if a is not None and not np.isnan(value):
-        from scipy.special import ndtr, ndtri
-
-        # Rounding must not push replicates equal to the value to one side.
-        near = _SAME * max(1.0, abs(value))
-        below = (np.mean(values < value - near) + np.mean(values <= value + near)) / 2
-        z0 = ndtri(np.clip(below, 0.5 / len(values), 1 - 0.5 / len(values)))
-        z = z0 + ndtri(share)
-        share = ndtr(z0 + z / (1 - a * z))
-    low, high = np.quantile(values, share)
-    return float(low), float(high)
 
 
 def _exact(metric: Metric, plan: Plan, level: float, prevalence: float | None) -> tuple[float, float, str] | None:

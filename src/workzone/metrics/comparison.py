@@ -9,9 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.metrics.bootstrap import _SAME, CHUNK_ELEMENTS, Interval, Method, _ends, _run
+from workzone.metrics.bootstrap import Interval
 from workzone.metrics.registry import Metric, resolve, value_rows
-from workzone.metrics.resampling import Plan, acceleration, chunks
+from workzone.metrics.resampling import (
+    CHUNK_ELEMENTS,
+    SAME,
+    Method,
+    Plan,
+    acceleration,
+    check_settings,
+    chunks,
+    interval_ends,
+    run_chunks,
+)
 from workzone.metrics.sample import FloatArray, IntArray, Rows, Sample, as_labels, as_scores, ratio, weighted_sums
 
 Share = tuple[Any, Any]
@@ -89,10 +99,7 @@ def paired_bootstrap(
     Raises:
         ValueError: an empty sample, unequal lengths, an unknown metric or method.
     """
-    if method not in ("percentile", "bca"):
-        raise ValueError(f"unknown method {method!r}: percentile or bca")
-    if not 0 < level < 1 or n_resamples < 1:
-        raise ValueError("level must lie strictly between 0 and 1, n_resamples be at least 1")
+    check_settings(method, level, n_resamples)
     pair = _Pair(resolve(metrics), dict(shares or {}), y, (p_a, p_b), (decided_a, decided_b), prevalence)
     plan = Plan(pair.samples[0], groups, strata, stratified=stratified)
     point = pair.values(np.ones((1, pair.n), dtype=np.int64))
@@ -116,9 +123,9 @@ def paired_bootstrap(
         gaps = values[1] - values[0]
         lost = n_resamples - len(gaps)
         a, b = point[name][:, 0].tolist()
-        ends = [_ends(v, x, level, None) for v, x in ((values[0], a), (values[1], b))]
+        ends = [interval_ends(v, x, level, None) for v, x in ((values[0], a), (values[1], b))]
         bend = acceleration(left_out[name][1] - left_out[name][0], stratum) if method == "bca" else None
-        ends.append(_ends(gaps, b - a, level, bend))
+        ends.append(interval_ends(gaps, b - a, level, bend))
         methods = ("percentile", "percentile", method)
         of = [
             Interval(v, *e, level, how, pair.n, shown, lost)
@@ -134,7 +141,7 @@ def bootstrap_p(differences: Any) -> float:
     if not len(d):
         return _NAN
     # Equal values computed in another order differ by rounding, which must not count as a side.
-    least = min(int((d <= _SAME).sum()), int((d >= -_SAME).sum()))
+    least = min(int((d <= SAME).sum()), int((d >= -SAME).sum()))
     return min(1.0, 2.0 * (least + 1) / (len(d) + 1))
 
 
@@ -200,7 +207,7 @@ def _collect(
         for name, values in pair.values(plan.to_images(units)).items():
             out[name][:, first:last] = values
 
-    _run(work, len(parts), 2 * total * pair.n, workers)
+    run_chunks(work, len(parts), 2 * total * pair.n, workers)
     return out
 
 
@@ -311,8 +318,8 @@ def delong(y: Any, score_a: Any, score_b: Any) -> DeLong:
     if np.isnan(variance):
         return DeLong(a, b, gap, _NAN, _NAN, _NAN)
     # Below this the variance is rounding of components that are all alike.
-    if variance < _SAME**2:
-        same = abs(gap) < _SAME
+    if variance < SAME**2:
+        same = abs(gap) < SAME
         return DeLong(a, b, gap, 0.0, 0.0 if same else _NAN, 1.0 if same else _NAN)
     error = float(np.sqrt(variance))
     z = gap / error

@@ -1,17 +1,33 @@
-"""Weights of bootstrap resamples and of the jackknife, by image or by group, within strata."""
+"""Weights of bootstrap resamples and of the jackknife, by image or by group, and what is made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workzone.metrics.sample import FloatArray, IntArray, Sample
 
+Method = Literal["percentile", "bca"]
+
 JACKKNIFE_UNITS = 2000
 JACKKNIFE_BLOCKS = 400
+# Weights per chunk: 1 MB stays in a core's cache and below the size at which each temporary costs page faults.
+CHUNK_ELEMENTS = 128_000
+# Values closer than this differ by rounding only.
+SAME = 1e-12
+
+
+def check_settings(method: str, level: float, n_resamples: int) -> None:
+    """Raise ValueError for settings that no bootstrap has."""
+    if method not in ("percentile", "bca"):
+        raise ValueError(f"unknown method {method!r}: percentile or bca")
+    if not 0 < level < 1 or n_resamples < 1:
+        raise ValueError("level must lie strictly between 0 and 1, n_resamples be at least 1")
 
 
 class Plan:
@@ -108,6 +124,35 @@ class Plan:
         return np.asarray(block_of_unit[None] != np.arange(first, last)[:, None], dtype=np.int64)
 
 
+def group_weights(groups: Any, resamples: int, seed: Any, *, strata: Any = None) -> NDArray[np.int64]:
+    """(1 + B, N) image weights: ones, then draws of whole groups, the number of groups of each stratum kept.
+
+    For figures that need all weights at once, so that several scores meet the same draws; ``Plan`` draws in chunks.
+
+    Args:
+        groups: (N,) group of each image.
+        resamples: B.
+        seed: of the draws, as ``numpy.random.default_rng`` takes it.
+        strata: (N,) stratum of each image, one value per group; one stratum where left out.
+
+    Raises:
+        ValueError: a group lies in two strata.
+    """
+    names, place = np.unique(groups, return_inverse=True)
+    stratum = np.zeros(len(names), dtype=np.int64)
+    if strata is not None:
+        codes = np.unique(strata, return_inverse=True)[1]
+        stratum[place] = codes
+        if (stratum[place] != codes).any():
+            raise ValueError("a group lies in two strata")
+    rng = np.random.default_rng(seed)
+    draws = np.zeros((resamples, len(names)), dtype=np.int64)
+    for s in np.unique(stratum):
+        own = np.flatnonzero(stratum == s)
+        draws[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=resamples)
+    return np.vstack([np.ones(len(place), dtype=np.int64), draws[:, place]])
+
+
 def _codes(values: Any, n: int, name: str) -> IntArray:
     array = np.asarray(values)
     if array.shape != (n,):
@@ -122,6 +167,18 @@ def chunks(total: int, width: int, elements: int) -> Iterator[tuple[int, int]]:
     step = max(1, elements // max(width, 1))
     for first in range(0, total, step):
         yield first, min(first + step, total)
+
+
+def run_chunks(work: Callable[[int], None], parts: int, size: int, workers: int | None) -> None:
+    """Call ``work`` with 0 to ``parts`` - 1, in threads where ``size`` weights in all are worth their start."""
+    threads = min(parts, workers or (1 if size < 4_000_000 else min(4, os.cpu_count() or 1)))
+    if threads <= 1:
+        for index in range(parts):
+            work(index)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, range(parts)):
+            continue
 
 
 def acceleration(values: FloatArray, stratum: IntArray, count: FloatArray | None = None) -> float:
@@ -145,3 +202,21 @@ def acceleration(values: FloatArray, stratum: IntArray, count: FloatArray | None
         squares += float((k * influence**2).sum() / units**2)
     # Equal leave-one-out values differ by rounding only; their skewness would be noise.
     return cubes / (6 * squares**1.5) if squares > 1e-24 else 0.0
+
+
+def interval_ends(values: FloatArray, value: float, level: float, a: float | None) -> tuple[float, float]:
+    """Ends of the percentile interval of replicates (B,), or of BCa with acceleration ``a``; NaN without replicates."""
+    if not len(values):
+        return float("nan"), float("nan")
+    share = np.array([(1 - level) / 2, (1 + level) / 2])
+    if a is not None and not np.isnan(value):
+        from scipy.special import ndtr, ndtri
+
+        # Rounding must not push replicates equal to the value to one side.
+        near = SAME * max(1.0, abs(value))
+        below = (np.mean(values < value - near) + np.mean(values <= value + near)) / 2
+        z0 = ndtri(np.clip(below, 0.5 / len(values), 1 - 0.5 / len(values)))
+        z = z0 + ndtri(share)
+        share = ndtr(z0 + z / (1 - a * z))
+    low, high = np.quantile(values, share)
+    return float(low), float(high)

@@ -78,7 +78,15 @@ def status(f: Findings) -> tuple[str, str]:
         return "not_certifiable", f"{len(f.alarms)} alarm{'s' if len(f.alarms) > 1 else ''}: {names}."
     last, _ = standing(f.days)
     if last is None:
-        return "", "No day could be judged."
+        held = [d for d in f.days if d.n]
+        if not held:
+            return "", f"No day could be judged: the log holds no image of these {len(f.days)} days."
+        newest = held[-1]
+        so_far = f" Off so far: {', '.join(newest.off)}." if newest.off else ""
+        words = f"{newest.day} with {newest.n:,} images is {newest.verdict}"
+        if newest.verdict == "not enough images":
+            words = f"{newest.day} has {newest.n:,} images, {f.settings.drift.fewest} are needed"
+        return "", f"No day could be judged yet: {words}.{so_far}"
     if last.off:
         return "", f"No alarm. On {last.day} off for the first time: {', '.join(last.off)}."
     return "certified", f"No alarm. {last.day}: {last.n:,} images, in line with the reference."

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from workzone.bundle.schema import CERTIFICATE, read_manifest, read_model
+from workzone.bundle.chain import read_bundle
+from workzone.bundle.schema import CERTIFICATE, read_model
 from workzone.decisions.certificate import Certificate
 from workzone.monitoring.alerts import Alarm, Delivery
 from workzone.monitoring.daily import Day, DriftSettings, judge, standing
@@ -45,7 +46,7 @@ class Watched:
         Raises:
             BundleError: the bundle or its certificate cannot be read.
         """
-        manifest = read_manifest(bundle)
+        manifest = read_bundle(bundle)
         promised, notes = limits_of(read_model(bundle / CERTIFICATE, Certificate))
         return cls(manifest.name, manifest.sha256, {**promised, **(limits or {})}, tuple(notes))
 

@@ -14,6 +14,7 @@ from workzone.bundle.engines import Engine
 from workzone.calibration import Calibrator, create
 from workzone.calibration.select import select
 from workzone.config import RunConfig
+from workzone.config.views import ViewSpec
 from workzone.data.roles import CalibData
 from workzone.decisions.cascade import Band, Model, Plan, Point, fit_plan, greedy_order, starting_threshold
 from workzone.decisions.cascade.search import POINTS
@@ -23,13 +24,29 @@ from workzone.predictions import FloatArray, IntArray
 _SIMPLE = ("temperature", "platt", "beta")
 _ORDERED_BY = 1000
 """Most images that the order of views is found with: it takes hundreds of scores of each."""
+_FOCUSED, _MUCH = 0.08, 0.3
 _SHARES = (0.2, 0.4)
 """Measured with ``benchmarks/cascade.py``: an earlier first exit saves less than it costs in ranking."""
 
 
-def auto_stages(views: int) -> tuple[int, ...]:
-    """Two views in ten, four in ten, and all; at least one, and fewer stages where these coincide."""
+def auto_stages(views: int, focus: int = 0) -> tuple[int, ...]:
+    """Two views in ten, four in ten, and all; at least one, and fewer stages where these coincide.
+
+    With a focus: all views before it, about one in twelve of those behind it, and all; and first four in ten of those
+    before it where these are much of the whole.
+    """
+    if focus:
+        further = max(1, round(_FOCUSED * (views - focus)))
+        early = {max(1, round(_SHARES[1] * focus))} if focus > _MUCH * views else set()
+        return tuple(sorted({views, focus, min(focus + further, views), *early}))
     return tuple(sorted({views, *(max(1, round(share * views)) for share in _SHARES)}))
+
+
+def first_grid(views: ViewSpec) -> int:
+    """Number of views up to the first grid of a pyramid; 0 without one, and where mirrors follow the finer grids."""
+    if not views.pyramid or views.flip:
+        return 0
+    return len(views.scales) + views.rows * views.cols
 
 
 def plan_cascade(
@@ -56,12 +73,15 @@ def plan_cascade(
     """
     count = int(views.mask.shape[1])
 
-    stages = config.decide.stages or auto_stages(count)
-    order = _order(engine, views, data.labels, stages)
+    grid = first_grid(config.views) if config.decide.focus else 0
+    stages = config.decide.stages or auto_stages(count, grid)
+    focus = grid if grid in stages[:-1] else 0
+    order = _order(engine, views, data.labels, stages, focus)
+    bare = _bare(order, stages, focus=focus)
     fitted: list[Calibrator] = []
     columns: list[FloatArray] = []
-    for seen in stages[:-1]:
-        part = replace(data, log_odds=_look(engine, views, order[:seen]))
+    for z in chain_log_odds([(engine, views)], bare)[0].values():
+        part = replace(data, log_odds=z)
         fitted.append(_calibrator(part, config))
         columns.append(fitted[-1].apply(part))
     p = calibrator.apply(data)
@@ -70,7 +90,7 @@ def plan_cascade(
     def start(answer: FloatArray) -> float:
         return starting_threshold(data, answer, decide.target_fnr, decide.delta, decide.unit)
 
-    return fit_plan(order, stages, fitted, np.column_stack([*columns, p]), start=start, points=points)
+    return fit_plan(order, stages, fitted, np.column_stack([*columns, p]), start=start, points=points, focus=focus)
 
 
 def plan_chain(
@@ -82,6 +102,7 @@ def plan_chain(
     *,
     mean: bool,
     points: int = POINTS,
+    focus: int = 0,
 ) -> tuple[Plan, Calibrator]:
     """The plan of a cascade over several models, and the calibrator of its last stage; ``data`` fits all of it.
 
@@ -93,6 +114,7 @@ def plan_chain(
         costs: of one look by each model.
         mean: whether later models add to the score of earlier ones instead of replacing it.
         points: most operating points.
+        focus: of one model, see ``Plan``.
 
     Raises:
         ConfigError: looks that are no stages of these models.
@@ -104,13 +126,11 @@ def plan_chain(
         count = int(views.mask.shape[1])
         _require_looks(seen, count, last=len(models) + 1 == len(parts))
         stages += [len(order) + number for number in seen]
-        order += _order(engine, views, data.labels, seen)[: seen[-1]]
+        order += _order(engine, views, data.labels, seen, focus)[: seen[-1]]
         models.append(Model(count, seen[-1], cost))
-    exits = len(stages) - 1
     several = tuple(models) if len(models) > 1 else ()
     mean = mean and bool(several)
-    everyone = Point((Band(),) * exits, 1.0)
-    bare = Plan(tuple(order), tuple(stages), (create("none"),) * exits, (everyone,), several, mean)
+    bare = _bare(order, stages, several, mean, focus)
     between, final = chain_log_odds(parts, bare)
     scored = [replace(data, log_odds=z) for z in (*between.values(), final)]
     fitted = [_calibrator(part, config) for part in scored]
@@ -120,8 +140,19 @@ def plan_chain(
         return starting_threshold(data, answer, decide.target_fnr, decide.delta, decide.unit)
 
     probability = np.column_stack([c.apply(part) for c, part in zip(fitted, scored, strict=True)])
-    plan = fit_plan(order, stages, fitted[:-1], probability, start=start, points=points, models=several, mean=mean)
+    plan = fit_plan(
+        order, stages, fitted[:-1], probability, start=start, points=points, models=several, mean=mean, focus=focus
+    )
     return plan, fitted[-1]
+
+
+def _bare(
+    order: Sequence[int], stages: Sequence[int], models: Sequence[Model] = (), mean: bool = False, focus: int = 0
+) -> Plan:
+    """A plan without calibrators that everybody goes through."""
+    exits = len(stages) - 1
+    everyone = Point((Band(),) * exits, 1.0)
+    return Plan(tuple(order), tuple(stages), (create("none"),) * exits, (everyone,), tuple(models), mean, focus)
 
 
 def _look(engine: Engine, views: ViewEmbeddings, seen: Sequence[int]) -> FloatArray:
@@ -130,13 +161,17 @@ def _look(engine: Engine, views: ViewEmbeddings, seen: Sequence[int]) -> FloatAr
     return engine.aggregate(views.embeddings[:, rows], views.boxes[:, rows], views.mask[:, rows]).log_odds
 
 
-def _order(engine: Engine, views: ViewEmbeddings, labels: IntArray, stages: Sequence[int]) -> tuple[int, ...]:
-    """Order of the views, by use as far as a stage ends before all of them are seen."""
-    count = int(views.mask.shape[1])
+def _order(
+    engine: Engine, views: ViewEmbeddings, labels: IntArray, stages: Sequence[int], focus: int
+) -> tuple[int, ...]:
+    """Order of the views, by use as far as a stage ends before all of them are seen; with a focus those before it."""
+    every = int(views.mask.shape[1])
+    count = focus or every
     drawn = np.random.default_rng(0).permutation(len(labels))[:_ORDERED_BY]
     some = views.take(drawn)
     first = max((seen for seen in stages if seen < count), default=1)
-    return greedy_order(lambda seen: _look(engine, some, seen), labels[drawn], count, first=first)
+    known = greedy_order(lambda seen: _look(engine, some, seen), labels[drawn], count, first=first)
+    return (*known, *range(count, every))
 
 
 def _require_looks(seen: Sequence[int], views: int, *, last: bool) -> None:

@@ -105,7 +105,7 @@ def certification_parts(members: Sequence[Member]) -> tuple[CalibData, CalibData
 
 
 def same_role(members: Sequence[Member], kind: type[R]) -> R:
-    """The images of a role, which must be the same with the same labels and groups for every member."""
+    """The images of a role; raises DataError unless they are the same, with labels and groups, for every member."""
     first, *others = (m.context.open(kind) for m in members)
     where = " and ".join(str(m.context.artifacts.root) for m in members)
     splits = {sha256_file(m.context.artifacts.splits) for m in members}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from workzone.errors import ArtifactError, ConfigError, RunLockedError
 from workzone.files import PARTIAL
@@ -18,6 +19,7 @@ from workzone.pipeline.artifacts import Artifacts
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+_held: set[TextIO] = set()
 
 
 @contextmanager
@@ -45,6 +47,7 @@ def run_folder(artifacts: Artifacts) -> Iterator[None]:
         ) from error
     with stream:
         _lock(stream.fileno(), artifacts.lock)
+        _held.add(stream)
         try:
             stream.truncate(0)
             now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -56,6 +59,18 @@ def run_folder(artifacts: Artifacts) -> Iterator[None]:
             if made:
                 _remove_if_empty(artifacts)
             raise
+        finally:
+            _held.discard(stream)
+
+
+def _let_go() -> None:
+    for stream in _held:
+        stream.close()
+    _held.clear()
+
+
+# A forked child shares the lock: processes that load images outlive a killed run by seconds, and would hold its folder.
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _lock(handle: int, path: Path) -> None:

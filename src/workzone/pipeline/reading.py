@@ -133,7 +133,11 @@ def _take_out(member: Source, place: Path, config: RunConfig, artifacts: Artifac
 
 
 def outside(config: RunConfig) -> str:
-    """Hash of what the data say and hold: every row as it is read, and size and time of every file."""
+    """Hash of what the data say and hold: every row as it is read, and size and time of every file.
+
+    Raises:
+        DataError: the data do not exist, or cannot be read as what they are said to be.
+    """
     if config.data == "synthetic":
         return "synthetic"
     place = Path(config.data)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from workzone.bundle import schema
+from workzone.bundle.chain import ChainManifest, member_folder, read_bundle
 from workzone.bundle.verify import verify_bundle
 from workzone.decisions.certificate import Certificate, Guarantee
 from workzone.errors import BundleError, WorkzoneError
@@ -70,7 +71,7 @@ def _guarded(name: str, work: Any) -> Gate:
 def not_void(folder: Path) -> Gate:
     """Whether no monitor has found the certificate void."""
     try:
-        mark = read_mark(mark_path(folder), schema.read_manifest(folder).sha256)
+        mark = read_mark(mark_path(folder), read_bundle(folder).sha256)
     except BundleError as error:
         return Gate("not void", False, error.what)
     return Gate("not void", mark is None, "; ".join(mark.reasons) if mark else "no mark of a void certificate")
@@ -124,8 +125,10 @@ def promises_gate(candidate: Path) -> Gate:
 
 def images_key(folder: Path) -> str | None:
     """What tells the test images of a bundle: manifest and split together; None where its lineage lacks them."""
-    lineage = schema.read_manifest(folder).lineage
-    parts = [lineage.get("manifest_sha256"), lineage.get("split_sha256")]
+    lineage = read_bundle(folder).lineage
+    # The runs of a cascade share images and split, or it would not have been made.
+    one = lineage["members"][0] if isinstance(lineage.get("members"), list) and lineage["members"] else lineage
+    parts = [one.get("manifest_sha256"), one.get("split_sha256")]
     return ":".join(map(str, parts)) if all(parts) else None
 
 
@@ -155,13 +158,21 @@ def figures_gate(candidate: Path, champion: Path | None) -> Gate:
 
 
 def parity_gate(candidate: Path) -> Gate:
-    """The exported engine decided like the trained network; at fp32 its log-odds also lie within the tolerance."""
+    """The exported engine decided like the trained network; at fp32 its log-odds also lie within the tolerance.
+
+    Of a cascade each member is judged, with the name of its place.
+    """
+    manifest = read_bundle(candidate)
+    if isinstance(manifest, ChainManifest):
+        found = {n: parity_gate(member_folder(candidate, n)) for n in range(1, len(manifest.members) + 1)}
+        said = "; ".join(f"member {n}: {gate.detail}" for n, gate in found.items())
+        return Gate("parity", all(gate.passed for gate in found.values()), said)
     parity = schema.read_json_bounded(candidate / schema.PARITY)
     largest, tolerance, equal = parity["max_difference"], parity["tolerance"], parity["decisions_equal"]
     differ = sorted(name for name, same in equal.items() if not same)
     # The tolerance of int8 is about other processors, not about the network before it was quantised.
-    far = schema.read_manifest(candidate).engine.precision == "fp32" and largest > tolerance
-    judged = "" if schema.read_manifest(candidate).engine.precision == "fp32" else " (judged for fp32 only)"
+    far = manifest.engine.precision == "fp32" and largest > tolerance
+    judged = "" if manifest.engine.precision == "fp32" else " (judged for fp32 only)"
     detail = f"largest difference {largest:.2g}, tolerance {tolerance:g}{judged}, decisions "
     detail += f"differ from {', '.join(differ)}" if differ else f"equal to {', '.join(sorted(equal))}"
     return Gate("parity", bool(equal) and not differ and not far, detail)

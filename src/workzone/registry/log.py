@@ -156,6 +156,13 @@ def append(root: Path, entries: list[Entry], event: str, values: Mapping[str, An
     plain = json.loads(json.dumps(values, allow_nan=False))
     draft = Entry(len(entries), now, event, plain, head_of(entries), "")
     made = Entry(draft.seq, draft.time, draft.event, draft.values, draft.prev, draft.computed())
+    if entries:
+        # A process killed between the two files left the head one behind; a second one must not leave it two behind.
+        _remember(root, entries)
     write_atomic(root / LOG, "".join(e.line() for e in [*entries, made]))
-    write_json(root / HEAD, {"entries": made.seq + 1, "sha256": made.sha256})
+    _remember(root, [*entries, made])
     return made
+
+
+def _remember(root: Path, entries: list[Entry]) -> None:
+    write_json(root / HEAD, {"entries": len(entries), "sha256": head_of(entries)})

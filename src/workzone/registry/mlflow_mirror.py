@@ -1,78 +1,143 @@
-"""MLflow as a second registry: each version a model version, with the same aliases; ours stays the one that decides."""
+"""MLflow's model registry holds the same versions and aliases; our log, which gates have passed, decides."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from workzone.errors import ConfigError, MissingExtraError
-from workzone.registry.store import ALIASES, Registry
+from workzone.registry.store import ALIASES, Registry, State
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
-_TAG = "workzone.version"
+_TAG, _SHA, _HEAD = "workzone.version", "workzone.bundle_sha256", "workzone.head"
+ROOT_TAG = "workzone.root"
+"""Tag of the registered model: the folder of the registry, as a URI."""
 
 
-def mirror(registry: Registry, uri: str, name: str = "workzone") -> dict[str, str]:
-    """Make the registered model ``name`` say what ``registry`` says; returns the MLflow version by our version.
-
-    Versions that are there already are left alone, so it may be repeated. Model versions refer to the folders of the
-    registry; nothing is uploaded.
-
-    Args:
-        registry: ours.
-        uri: of the tracking store, for example ``sqlite:///mlflow.db`` or ``http://mlflow:5000``.
-        name: of the registered model.
+@contextmanager
+def client_of(uri: str) -> Iterator[Any]:
+    """A client of MLflow's registry at ``uri``.
 
     Raises:
         MissingExtraError: MLflow is not installed.
-        ConfigError: the store cannot be used, or it holds another bundle under one of our versions.
-        CheckFailedError: our log was changed.
+        ConfigError: the store cannot be used.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{name[:60]!r} is no name for a registered model", fix="use letters, digits, . _ -")
     # MLflow reports how it is used to its makers unless it is told not to.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
     except ImportError as error:
-        raise MissingExtraError("mlflow-skinny", "ops", feature="mirroring a registry to MLflow") from error
-    state = registry.state()
+        raise MissingExtraError("mlflow-skinny", "ops", feature="MLflow's model registry") from error
+    for name in ("alembic", "mlflow"):  # a new database is laid out in sixty lines otherwise
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        found = _known(client, name)
+        yield MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except MlflowException as error:
+        fix = "check the address, and that the store can be reached"
+        raise ConfigError(f"MLflow cannot be used: {error.message}", where=uri, fix=fix) from error
+    except SQLAlchemyError as error:
+        raise ConfigError(f"MLflow's store cannot be used: {error}", where=uri, fix="check the address") from error
+    except ModuleNotFoundError as error:
+        what = f"MLflow needs the package {error.name!r} for this kind of store"
+        raise ConfigError(what, where=uri, fix="install it, for example psycopg2-binary for PostgreSQL") from error
+
+
+def mirror(
+    registry: Registry, uri: str, name: str = "workzone", *, note: Callable[[str], None] = lambda text: None
+) -> dict[str, str]:
+    """Make the registered model ``name`` say what ``registry`` says; returns the MLflow version by our version.
+
+    Versions that are there already are left alone, so it may be repeated. Model versions refer to the folders of the
+    registry; nothing is uploaded. An alias that was changed in MLflow has passed no gate: it is set back.
+
+    Args:
+        registry: ours.
+        uri: of the store, for example ``sqlite:///mlflow.db``, ``postgresql://host/db`` or ``http://mlflow:5000``.
+        name: of the registered model.
+        note: called with a sentence for each alias that was set back.
+
+    Raises:
+        MissingExtraError: MLflow is not installed.
+        ConfigError: the store cannot be used, or it belongs to another registry.
+        CheckFailedError: our log was changed.
+    """
+    require_name(name)
+    entries = registry.entries()
+    state = State.of(entries)
+    with client_of(uri) as client:
+        if not client.search_registered_models(filter_string=f"name = '{name}'"):
+            client.create_registered_model(name, description="Bundles of workzone")
+        found, model = versions_of(client, name), client.get_registered_model(name)
+        known = [i for i, e in enumerate(entries, 1) if e.sha256 == model.tags.get(_HEAD)]
+        if not known and (_HEAD in model.tags or any(found[v].tags.get(_SHA) != state.versions.get(v) for v in found)):
+            fix = "take another name for the registered model"
+            raise ConfigError(f"the registered model {name!r} belongs to another registry", where=uri, fix=fix)
+        before = _aliases(model, found)
+        expected = State.of(entries[: known[-1]]).aliases if known else {}
+        for alias in ALIASES if known else ():
+            if before.get(alias) != expected.get(alias):
+                was = before.get(alias) or "nobody"
+                note(f"MLflow called {was} {alias}, which no gate has seen; the log says {state.aliases.get(alias)}")
         for version, sha in state.versions.items():
             if version in found:
-                if found[version].tags.get("workzone.bundle_sha256") != sha:
-                    fix = "take another name for the registered model"
-                    raise ConfigError(f"MLflow holds another bundle as version {version}", where=uri, fix=fix)
                 continue
             about = state.added[version].values
             tags = {
                 _TAG: version,
-                "workzone.bundle_sha256": sha,
+                _SHA: sha,
                 "workzone.bundle_name": str(about["name"]),
                 "workzone.engine": str(about["engine"]),
                 "workzone.certified": str(about["certified"]).lower(),
             }
             source = registry.folder(version).resolve().as_uri()
             found[version] = client.create_model_version(name, source, tags=tags, description=str(about["note"]))
-        held = client.get_registered_model(name).aliases
         for alias in ALIASES:
             wanted = state.aliases.get(alias)
-            if wanted is not None:
+            if wanted is not None and before.get(alias) != wanted:
                 client.set_registered_model_alias(name, alias, found[wanted].version)
-            elif alias in held:
+            elif wanted is None and alias in model.aliases:
                 client.delete_registered_model_alias(name, alias)
-    except MlflowException as error:
-        raise ConfigError(f"MLflow cannot be used: {error.message}", where=uri, fix="check --uri") from error
+        client.set_registered_model_tag(name, ROOT_TAG, registry.root.resolve().as_uri())
+        client.set_registered_model_tag(name, _HEAD, registry.head())
     return {version: str(found[version].version) for version in state.versions}
 
 
-def _known(client: Any, name: str) -> dict[str, Any]:
-    if not client.search_registered_models(filter_string=f"name = '{name}'"):
-        client.create_registered_model(name, description="Bundles of workzone")
+def differences(registry: Registry, uri: str, name: str = "workzone") -> list[str]:
+    """Where MLflow says something else than the log, in sentences; raises as ``mirror``."""
+    state = registry.state()
+    with client_of(uri) as client:
+        if not client.search_registered_models(filter_string=f"name = '{require_name(name)}'"):
+            return [f"there is no registered model {name!r}"]
+        found = versions_of(client, name)
+        aliases = _aliases(client.get_registered_model(name), found)
+    wrong = [f"version {v} is missing there" for v in state.versions if v not in found]
+    wrong += [
+        f"version {v} is another bundle there"
+        for v, sha in state.versions.items()
+        if v in found and found[v].tags.get(_SHA) != sha
+    ]
+    return wrong + [
+        f"{alias} is {aliases.get(alias) or 'nobody'} there, {state.aliases.get(alias) or 'nobody'} in the log"
+        for alias in ALIASES
+        if aliases.get(alias) != state.aliases.get(alias)
+    ]
+
+
+def require_name(name: str) -> str:
+    """``name``; raises ConfigError where it can be no registered model."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name[:60]!r} is no name for a registered model", fix="use letters, digits, . _ -")
+    return name
+
+
+def versions_of(client: Any, name: str) -> dict[str, Any]:
+    """Model versions by our version."""
     found: dict[str, Any] = {}
     page = None
     while True:
@@ -81,3 +146,9 @@ def _known(client: Any, name: str) -> dict[str, Any]:
         page = part.token
         if not page:
             return found
+
+
+def _aliases(model: Any, found: dict[str, Any]) -> dict[str, str]:
+    """Our version by alias, as MLflow says it; its own number where the version is none of ours."""
+    ours = {str(v.version): version for version, v in found.items()}
+    return {alias: ours.get(str(number), f"model version {number}") for alias, number in model.aliases.items()}

@@ -11,13 +11,13 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workzone.bundle import schema
+from workzone.bundle.chain import read_bundle
 from workzone.bundle.verify import verify_bundle
 from workzone.errors import CheckFailedError, ConfigError, DataError
 from workzone.registry.gates import Gate, certificate_of, judge, not_void
@@ -128,7 +128,7 @@ class Registry:
         """
         if version is not None:
             Version.parse(version)
-        sha = schema.read_manifest(bundle).sha256
+        sha = read_bundle(bundle).sha256
         with self._locked() as entries:
             state = State.of(entries)
             for known, held in state.versions.items():
@@ -144,12 +144,12 @@ class Registry:
                 version = str(newest.next() if newest else Version(1, 0, 0))
             target = self.root / "bundles" / sha
             self._copy(bundle, target, sha)
-            manifest, certificate = schema.read_manifest(target), certificate_of(target)
+            manifest, certificate = read_bundle(target), certificate_of(target)
             about = {
                 "version": version,
                 "bundle_sha256": sha,
                 "name": manifest.name,
-                "engine": f"{manifest.engine.name}-{manifest.engine.precision}",
+                "engine": certificate.engine,
                 "certified": certificate.certified,
                 "note": note,
             }
@@ -184,6 +184,7 @@ class Registry:
         limits: Mapping[str, float] | None = None,
         force: str = "",
         expect: str | None = None,
+        more: Sequence[Callable[[Path], Gate]] = (),
     ) -> list[Gate]:
         """Make a version the champion (the old one becomes ``previous``) or the challenger; returns its gates.
 
@@ -193,9 +194,10 @@ class Registry:
             limits: largest promised limit by risk.
             force: why a failed gate is overruled; it is kept in the log.
             expect: version that must be champion, else nothing is changed.
+            more: gates besides, each judges the folder of the version.
 
         Raises:
-            CheckFailedError: a gate failed, or the champion is another one than expected.
+            CheckFailedError: a gate failed, the champion is another one than expected, or would become challenger.
             ConfigError: unknown version or alias.
         """
         if to not in ("champion", "challenger"):
@@ -208,8 +210,13 @@ class Registry:
                 raise CheckFailedError(f"the champion is {champion or 'nobody'}, not {expect}", where=str(self.root))
             if state.aliases.get(to) == name:
                 return []
+            if to == "challenger" and name == champion:
+                fix = "promote another version first, or name another challenger"
+                raise CheckFailedError(f"{name} is the champion, and nobody would serve", where=str(self.root), fix=fix)
             against = self._folder(state, champion) if champion and champion != name else None
             gates = judge(self._folder(state, name), against, limits)
+            if gates[0].passed:
+                gates += [gate(self._folder(state, name)) for gate in more]
             failed = [g for g in gates if g.passed is False]
             # A bundle that does not verify cannot be opened by a server either, so no reason is good enough.
             if failed and (not force or failed[0].name == "verify"):
@@ -324,7 +331,7 @@ def void_reasons(folder: Path) -> list[str]:
 
 def _problems(folder: Path, sha: str) -> list[str]:
     why = [f"{c.name}: {c.detail}" for c in verify_bundle(folder) if not c.passed]
-    return why or ([] if schema.read_manifest(folder).sha256 == sha else ["another bundle lies in this place"])
+    return why or ([] if read_bundle(folder).sha256 == sha else ["another bundle lies in this place"])
 
 
 def _require_good(folder: Path, sha: str) -> None:

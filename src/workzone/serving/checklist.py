@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from workzone.bundle import schema
+from workzone.bundle.chain import read_bundle
 from workzone.bundle.verify import verify_bundle
 from workzone.errors import ConfigError, WorkzoneError
+from workzone.registry.address import registry_of
 from workzone.registry.gates import Gate, certificate_gate, certificate_of, not_void, parity_gate, promises_gate
-from workzone.registry.store import Registry
 
 MAX_ANSWER = 4 * 1024 * 1024
 
@@ -31,7 +31,7 @@ class Given:
         keys: file of API keys.
         key: one of them, to ask the server with.
         reference: of the monitor.
-        registry: folder whose champion the bundle should be.
+        registry: folder, or address of MLflow, whose champion the bundle should be.
         url: of the running server.
         seconds: longest time of a question to it.
         load: report of a load test.
@@ -42,7 +42,7 @@ class Given:
     keys: Path | None = None
     key: str | None = None
     reference: Path | None = None
-    registry: Path | None = None
+    registry: Path | str | None = None
     url: str | None = None
     seconds: float = 5.0
     load: Path | None = None
@@ -112,18 +112,18 @@ def _reference(given: Given) -> tuple[bool, str]:
 
     if given.reference is None:
         return False, "not given: --reference (workzone monitor freeze)"
-    found = load_reference(given.reference, schema.read_manifest(given.bundle).sha256)
+    found = load_reference(given.reference, read_bundle(given.bundle).sha256)
     return True, f"{len(found.log)} predictions, frozen {found.created}"
 
 
 def _registry(given: Given) -> tuple[bool, str]:
     if given.registry is None:
         return False, "not given: --registry"
-    registry = Registry(given.registry)
+    registry = registry_of(str(given.registry))
     failed = [g for g in registry.verify(bundles=False) if not g.passed]
     if failed:
         return False, f"{failed[0].name}: {failed[0].detail}"
-    state, sha = registry.state(), schema.read_manifest(given.bundle).sha256
+    state, sha = registry.state(), read_bundle(given.bundle).sha256
     champion = state.aliases.get("champion")
     if champion is None or state.versions[champion] != sha:
         return False, f"the champion is {champion or 'nobody'}, which is not this bundle"
@@ -133,15 +133,9 @@ def _registry(given: Given) -> tuple[bool, str]:
 
 
 def _load(given: Given) -> tuple[bool, str]:
-    from workzone.serving.load import LoadReport
+    from workzone.serving.load import load_gate
 
-    if given.load is None:
-        return False, "not given: --load-test (workzone load)"
-    report, wanted = LoadReport.read(given.load), schema.read_manifest(given.bundle).sha256
-    if report.bundle_sha256 != wanted:
-        return False, f"it tested bundle {report.bundle_sha256[:12]}, not {wanted[:12]}"
-    problems = report.problems()
-    return not problems, "; ".join(problems) or f"{report.sentence()}, limit {report.limit_p99:g} ms"
+    return _of(load_gate(given.load, given.bundle))
 
 
 ROWS: Mapping[str, Callable[[Given], tuple[bool, str]]] = {
@@ -197,7 +191,7 @@ def _same_bundle(given: Given) -> tuple[bool, str]:
     code, text = _ask(given, "/v1/model")
     if code != 200:
         return False, f"/v1/model answers {code}"
-    served, wanted = json.loads(text)["bundle"]["sha256"], schema.read_manifest(given.bundle).sha256
+    served, wanted = json.loads(text)["bundle"]["sha256"], read_bundle(given.bundle).sha256
     return served == wanted, "this very bundle" if served == wanted else f"it serves {served[:12]}, not {wanted[:12]}"
 
 

@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from workzone.errors import CheckFailedError, ConfigError, DataError, MissingExtraError
+from workzone.bundle.chain import read_bundle
+from workzone.errors import CheckFailedError, ConfigError, DataError, MissingExtraError, WorkzoneError
+from workzone.registry.gates import Gate
 
 PICTURES, OUT, PAUSE, KEY = "WORKZONE_LOAD_PICTURES", "WORKZONE_LOAD_OUT", "WORKZONE_LOAD_PAUSE", "WORKZONE_API_KEY"
 MIN_REQUESTS = 1000
@@ -62,9 +64,11 @@ class LoadReport(BaseModel):
         """Why the limits are not shown to hold; empty where they are."""
         found = []
         if self.requests < MIN_REQUESTS or self.seconds < MIN_SECONDS:
+            enough = max(MIN_SECONDS, 1.1 * MIN_REQUESTS * self.seconds / max(self.requests, 1))
+            longer = f"; at this rate --seconds {enough:.0f} would do" if self.requests else ""
             found.append(
                 f"{self.requests} requests in {self.seconds:.0f} s show little: "
-                f"at least {MIN_REQUESTS} in {MIN_SECONDS:.0f} s are asked for"
+                f"at least {MIN_REQUESTS} in {MIN_SECONDS:.0f} s are asked for{longer}"
             )
         if self.failed > self.limit_failed:
             counts = ", ".join(f"{k}: {n}" for k, n in sorted(self.statuses.items()))
@@ -91,6 +95,20 @@ class LoadReport(BaseModel):
             what = str(error) if isinstance(error, OSError) else str(error.errors()[0]["msg"])
             what = f"this is no report of a load test: {what}"
             raise DataError(what, where=str(path), fix="make one with: workzone load") from error
+
+
+def load_gate(report: Path | None, bundle: Path) -> Gate:
+    """Whether a load test of this very bundle held its limits; not judged without a report."""
+    if report is None:
+        return Gate("load test", None, "not given: --load-test (workzone load)")
+    try:
+        read, wanted = LoadReport.read(report), read_bundle(bundle).sha256
+    except WorkzoneError as error:
+        return Gate("load test", False, str(error))
+    if read.bundle_sha256 != wanted:
+        return Gate("load test", False, f"it tested bundle {read.bundle_sha256[:12]}, not {wanted[:12]}")
+    problems = read.problems()
+    return Gate("load test", not problems, "; ".join(problems) or f"{read.sentence()}, limit {read.limit_p99:g} ms")
 
 
 def run_load(

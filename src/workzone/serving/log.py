@@ -24,7 +24,7 @@ from workzone.decisions import Decision
 from workzone.errors import DataError, MissingExtraError
 from workzone.predictions import Predictions
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _TYPES = {"float": "REAL NOT NULL", "int": "INTEGER NOT NULL", "str": "TEXT NOT NULL", "bytes | None": "BLOB"}
 ANSWERING = ("champion", "challenger", "pinned")
 """Roles of bundles whose decisions somebody got; ``pinned`` are requests that named their bundle."""
@@ -54,6 +54,8 @@ class Row:
         role: of the bundle: champion, challenger, pinned (the client named it), or shadow (nobody got this decision).
         sequence: what the client says belongs together, such as a drive; empty where it says nothing.
         picture_sha256: of the bytes of the picture, so that a label can be told from that of another picture.
+        stage: of a cascade, where the image stopped, from 1; 0 without a cascade.
+        cost: share of the full cost of a cascade; 1 without one.
     """
 
     time: float
@@ -72,6 +74,8 @@ class Row:
     role: str = "champion"
     sequence: str = ""
     picture_sha256: str = ""
+    stage: int = 0
+    cost: float = 1.0
 
     @classmethod
     def of(
@@ -106,12 +110,17 @@ class Row:
             role=role,
             sequence=sequence,
             picture_sha256=picture_sha256,
+            stage=decision.stage or 0,
+            cost=1.0 if decision.cost is None else decision.cost,
         )
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
-_SINCE_2 = {"role": "champion", "sequence": "", "picture_sha256": ""}
-"""Columns that a log of version 1 lacks, and what its rows mean there."""
+_LATER: Mapping[str, str | int | float] = {
+    "role": "champion", "sequence": "", "picture_sha256": "",  # version 2
+    "stage": 0, "cost": 1.0,  # version 3
+}  # fmt: skip
+"""Columns that a log of an earlier version lacks, and what its rows mean there."""
 _PLAIN = ("time", "probability", "decision", "certificate", "bundle_sha256", "reason", "views")
 _LIST = ", ".join(COLUMNS)
 _CREATE = ", ".join(f"{f.name} {_TYPES[str(f.type)]}" for f in fields(Row))
@@ -136,7 +145,7 @@ def connect(path: Path) -> sqlite3.Connection:
             db.execute("CREATE INDEX IF NOT EXISTS by_time ON predictions (time)")
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             version = SCHEMA_VERSION
-        if version == 1:
+        if 0 < version < SCHEMA_VERSION:
             version = _upgrade(db)
     except sqlite3.Error as error:
         raise DataError(f"the log cannot be opened: {error}", where=str(path), fix="give another path") from error
@@ -151,9 +160,10 @@ def _upgrade(db: sqlite3.Connection) -> int:
     try:
         # Another process may have done it while this one waited.
         there = {row[1] for row in db.execute("PRAGMA table_info(predictions)")}
-        for name, value in _SINCE_2.items():
+        kinds = {f.name: _TYPES[str(f.type)] for f in fields(Row)}
+        for name, value in _LATER.items():
             if name not in there:
-                db.execute(f"ALTER TABLE predictions ADD COLUMN {name} TEXT NOT NULL DEFAULT '{value}'")
+                db.execute(f"ALTER TABLE predictions ADD COLUMN {name} {kinds[name]} DEFAULT {value!r}")
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     except BaseException:
         db.execute("ROLLBACK")
@@ -288,7 +298,7 @@ def read_log(
     """Predictions that were logged between two times, in order of time.
 
     Ids are ``REQUEST_ID/POSITION``, made unique by a count where a client used an id twice. Columns: time, probability,
-    decision, certificate, bundle_sha256, reason, views, role, sequence, picture_sha256, each uncertainty
+    decision, certificate, bundle_sha256, reason, views, role, sequence, picture_sha256, stage, cost, each uncertainty
     measure as ``uncertainty_NAME`` (NaN where a
     row lacks it), and each metadata column as ``column_NAME`` (empty where unknown). Embeddings are there when every
     row has one of the same width.
@@ -312,7 +322,7 @@ def read_log(
         import polars as pl
 
         old = pl.read_parquet(file)
-        lacking = [pl.lit(v).alias(k) for k, v in _SINCE_2.items() if k not in old.columns]
+        lacking = [pl.lit(v).alias(k) for k, v in _LATER.items() if k not in old.columns]
         old = old.with_columns(*lacking).select(COLUMNS)
         rows += old.filter((pl.col("time") >= since) & (pl.col("time") < until)).rows()
     at = COLUMNS.index("role")
@@ -330,10 +340,7 @@ def _predictions(rows: Sequence[Sequence[Any]]) -> Predictions:
         name = f"{request_id}/{position}"
         seen[name] = seen.get(name, 0) + 1
         ids.append(name if seen[name] == 1 else f"{name}/{seen[name]}")
-    columns: dict[str, NDArray[Any]] = {
-        name: np.array(by[name])
-        for name in (*_PLAIN, *_SINCE_2)
-    }
+    columns: dict[str, NDArray[Any]] = {name: np.array(by[name]) for name in (*_PLAIN, *_LATER)}
     measures, given = [json.loads(t) for t in by["uncertainty"]], [json.loads(t) for t in by["columns"]]
     for name in sorted({n for m in measures for n in m}):
         columns[f"uncertainty_{name}"] = np.array([m.get(name, np.nan) for m in measures], dtype=np.float64)

@@ -18,6 +18,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from workzone.decisions import Decision
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 STATES = ("certified", "not_certified", "void")
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
@@ -31,6 +33,10 @@ class Metrics:
         self.registry = CollectorRegistry()
         r = self.registry
         self.decisions = Counter("workzone_predictions", "Answers by decision.", ["decision", "role"], registry=r)
+        self.stages = Counter("workzone_stage", "Answers of a cascade by stage.", ["stage", "role"], registry=r)
+        self.cost = Counter(
+            "workzone_cost", "Cost of the answers of a cascade; looking at all of it is 1.", ["role"], registry=r
+        )
         self.rejected = Counter("workzone_rejected", "Images and requests refused, by code.", ["code"], registry=r)
         self.requests = Counter("workzone_requests", "Requests by route and status.", ["route", "status"], registry=r)
         self.seconds = Histogram(
@@ -85,6 +91,13 @@ class Metrics:
         """Set the state of the certificate."""
         for name in STATES:
             self.certificate.labels(name).set(float(name == state))
+
+    def answered(self, decision: Decision, role: str) -> None:
+        """Count a decision that somebody got."""
+        self.decisions.labels(decision.label, role).inc()
+        if decision.stage is not None and decision.cost is not None:
+            self.stages.labels(str(decision.stage), role).inc()
+            self.cost.labels(role).inc(decision.cost)
 
     def serves(self, role: str, name: str, sha256: str, *, now: bool = True) -> None:
         """Say that a bundle has a role, or that it has it no more."""

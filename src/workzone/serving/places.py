@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from workzone.errors import ConfigError
-from workzone.registry.store import ALIASES, Registry
+from workzone.registry.address import registry_of
+from workzone.registry.store import ALIASES
 from workzone.serving.settings import ServeSettings
 
 CHAMPION, CHALLENGER, SHADOW = "champion", "challenger", "shadow"
-
-
-def registry_of(place: str) -> Registry:
-    """The registry at a path or ``file://`` URL.
-
-    Raises:
-        ConfigError: another kind of address.
-    """
-    parts = urlsplit(place)
-    if parts.scheme and parts.scheme != "file":
-        fix = "give the folder that 'workzone registry' works in; what MLflow holds is a mirror of it"
-        raise ConfigError(f"a registry is a folder, not {place[:80]!r}", where="--registry", fix=fix)
-    return Registry(Path(unquote(parts.path)) if parts.scheme else Path(place))
 
 
 def place_of(settings: ServeSettings, role: str) -> Path | None:

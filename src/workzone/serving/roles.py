@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from workzone.errors import ConfigError, WorkzoneError
+from workzone.registry.address import registry_of, tell_mlflow
 from workzone.registry.split import assign
 from workzone.serving.metrics import Metrics, log_line
 from workzone.serving.model import Model
-from workzone.serving.places import CHALLENGER, CHAMPION, SHADOW, place_of, registry_of
+from workzone.serving.places import CHALLENGER, CHAMPION, SHADOW, place_of
 from workzone.serving.settings import ServeSettings
 
 PINNED = "pinned"
@@ -98,7 +99,9 @@ class Roles:
         log_line("challenger_stopped", reason=reason, bundle_sha256=self.challenger.sha256)
         if self.settings.registry is not None and self.settings.challenger == CHALLENGER:
             try:
-                registry_of(self.settings.registry).withdraw(reason)
+                registry = registry_of(self.settings.registry)
+                registry.withdraw(reason)
+                tell_mlflow(registry, lambda text: log_line("registry", role=CHALLENGER, note=text), apart=True)
             except (WorkzoneError, OSError) as error:
                 log_line("registry", error=str(error), failed="the challenger was not withdrawn there")
         self._show()
@@ -154,6 +157,8 @@ class Roles:
         if folder is not None:
             threads = 1 if role == SHADOW else self.settings.threads
             fresh = Model.load(folder, threads=threads)
+            if role == CHAMPION and self.settings.budget is not None:
+                fresh.spend(self.settings.budget)
             self._require_columns(fresh, role)
         if fresh is held:
             return
@@ -176,7 +181,10 @@ class Roles:
 
 
 def load_champion(settings: ServeSettings) -> Model:
-    """Open the bundle that answers; raises as ``Model.load`` and ``place_of`` do."""
+    """Open the bundle that answers; raises as ``Model.load``, ``Model.spend`` and ``place_of`` do."""
     folder = place_of(settings, CHAMPION)
     assert folder is not None
-    return Model.load(folder, threads=settings.threads)
+    model = Model.load(folder, threads=settings.threads)
+    if settings.budget is not None:
+        model.spend(settings.budget)
+    return model

@@ -83,7 +83,7 @@ async def model(request: Request) -> Response:
     return JSONResponse(
         {
             "bundle": Arm(CHAMPION, service.model).told(),
-            "engine": f"{detector.engine.name}-{detector.engine.precision}",
+            "engine": service.model.engine,
             "policy": detector.policy.name,
             "thresholds": service.model.thresholds(),
             "columns": list(detector.calibrator.needs),

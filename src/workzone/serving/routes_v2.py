@@ -12,15 +12,16 @@ import json
 import math
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from workzone.bundle import Detector
 from workzone.serving.body import Picture, deadline_seconds, parsed_json
-from workzone.serving.model import Answer
+from workzone.serving.model import Answer, Model
 from workzone.serving.openapi import INFER_BODY, V2_ERRORS
 from workzone.serving.problems import Problem
 from workzone.serving.roles import Arm
@@ -31,6 +32,9 @@ _HEADER = "inference-header-content-length"
 INPUT = "image"
 _DIMENSIONS = 8
 OUTPUTS = {"decision": "BYTES", "probability": "FP64", "prediction_set": "BYTES", "reason": "BYTES", "log_odds": "FP64"}
+STAGED = {"stage": "INT64", "cost": "FP64"}
+"""What a cascade tells besides: where an image stopped, and the share of the full cost that it took."""
+_PACKED = {"FP64": "d", "INT64": "q"}
 
 
 def problem_response(problem: Problem) -> Response:
@@ -82,9 +86,9 @@ async def model_metadata(request: Request, name: str, wanted: str | None = None)
         {
             "name": model.name,
             "versions": list(dict.fromkeys(held)),
-            "platform": f"workzone_{model.detector.engine.name}",
+            "platform": f"workzone_{_platform(model)}",
             "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}],
-            "outputs": [{"name": n, "datatype": kind, "shape": [-1]} for n, kind in OUTPUTS.items()],
+            "outputs": [{"name": n, "datatype": kind, "shape": [-1]} for n, kind in outputs_of(model).items()],
             "parameters": {"bundle_sha256": model.sha256, "certificate": model.certificate()},
         },
         headers=arm.headers(),
@@ -124,9 +128,9 @@ async def infer(request: Request, name: str, wanted: str | None = None) -> Respo
         header, binary = await asyncio.to_thread(_split, body, request.headers.get(_HEADER))
         pictures = await asyncio.to_thread(_pictures, header, binary, service.settings.max_images)
         columns = _columns(header)
-        wanted_outputs = _wanted(header)
         if wanted is None and name == service.model.name:
             arm = service.arm_of(request, _sequence(header))
+        wanted_outputs = _wanted(header, outputs_of(arm.model))
         request.scope["workzone"].role = arm.role
         results = await service.predict(request, pictures, columns, deadline, arm)
     finally:
@@ -150,6 +154,15 @@ async def infer(request: Request, name: str, wanted: str | None = None) -> Respo
         },
     }
     return _answered(told, answers, wanted_outputs, arm.headers())
+
+
+def outputs_of(model: Model) -> dict[str, str]:
+    """Outputs of a bundle and their datatypes."""
+    return {**OUTPUTS, **STAGED} if model.staged else OUTPUTS
+
+
+def _platform(model: Model) -> str:
+    return model.detector.engine.name if isinstance(model.detector, Detector) else "cascade"
 
 
 def _bad(what: str, where: str) -> Problem:
@@ -234,22 +247,22 @@ def _sequence(header: dict[str, Any]) -> str | None:
     return None if given in (None, 0, "") else str(given)
 
 
-def _wanted(header: dict[str, Any]) -> dict[str, bool]:
+def _wanted(header: dict[str, Any], known: Mapping[str, str]) -> dict[str, bool]:
     """Names of the outputs that were asked for, and whether each goes out as binary data."""
     parameters = header.get("parameters") or {}
     binary = parameters.get("binary_data_output") is True
     outputs = header.get("outputs")
     if not outputs:
-        return dict.fromkeys(OUTPUTS, binary)
-    if not isinstance(outputs, list) or not all(_known_output(o) for o in outputs):
-        raise _bad(f"The outputs are {', '.join(OUTPUTS)}", "outputs")
+        return dict.fromkeys(known, binary)
+    if not isinstance(outputs, list) or not all(_known_output(o, known) for o in outputs):
+        raise _bad(f"The outputs are {', '.join(known)}", "outputs")
     return {o["name"]: (o.get("parameters") or {}).get("binary_data", binary) is True for o in outputs}
 
 
-def _known_output(output: object) -> bool:
+def _known_output(output: object, known: Mapping[str, str]) -> bool:
     if not isinstance(output, dict) or not isinstance(output.get("parameters") or {}, dict):
         return False
-    return isinstance(output.get("name"), str) and output["name"] in OUTPUTS
+    return isinstance(output.get("name"), str) and output["name"] in known
 
 
 def _values(name: str, answers: Sequence[Answer]) -> list[Any]:
@@ -261,8 +274,8 @@ def _values(name: str, answers: Sequence[Answer]) -> list[Any]:
 
 
 def _packed(kind: str, values: Sequence[Any]) -> bytes:
-    if kind == "FP64":
-        return struct.pack(f"<{len(values)}d", *values)
+    if kind in _PACKED:
+        return struct.pack(f"<{len(values)}{_PACKED[kind]}", *values)
     encoded = [v.encode() for v in values]
     return b"".join(struct.pack("<I", len(e)) + e for e in encoded)
 
@@ -272,10 +285,11 @@ def _answered(
 ) -> Response:
     outputs, tail = [], b""
     for name, binary in wanted.items():
-        tensor: dict[str, Any] = {"name": name, "datatype": OUTPUTS[name], "shape": [len(answers)]}
+        kind = {**OUTPUTS, **STAGED}[name]
+        tensor: dict[str, Any] = {"name": name, "datatype": kind, "shape": [len(answers)]}
         values = _values(name, answers)
         if binary:
-            packed = _packed(OUTPUTS[name], values)
+            packed = _packed(kind, values)
             tensor["parameters"] = {"binary_data_size": len(packed)}
             tail += packed
         else:

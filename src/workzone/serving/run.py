@@ -83,7 +83,7 @@ def _serve_many(settings: ServeSettings) -> None:
     from prometheus_client.multiprocess import mark_process_dead
     from uvicorn.supervisors import Multiprocess
 
-    from workzone.bundle import Detector
+    from workzone.bundle import open_bundle
     from workzone.serving.metrics import MULTIPROCESS, log_line
     from workzone.serving.places import CHALLENGER, CHAMPION, SHADOW, place_of
 
@@ -129,7 +129,9 @@ def _serve_many(settings: ServeSettings) -> None:
     for role in (CHAMPION, CHALLENGER, SHADOW):  # as above
         folder = place_of(settings, role)
         if folder is not None:
-            Detector.load(folder, threads=1)
+            opened = open_bundle(folder, threads=1)
+            if role == CHAMPION and settings.budget is not None:
+                opened.at_budget(settings.budget)
     settings.to_environment()
     with ExitStack() as stack:
         if not os.environ.get(MULTIPROCESS):

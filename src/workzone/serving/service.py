@@ -263,7 +263,7 @@ class Service:
                 trace.count(result.code)
                 continue
             decision = result.decision
-            self.metrics.decisions.labels(decision.label, arm.role).inc()
+            self.metrics.answered(decision, arm.role)
             trace.count(decision.label)
             if self.log is not None:
                 embedding = result.embedding if self.settings.log_embeddings else None

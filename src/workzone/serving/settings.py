@@ -35,6 +35,7 @@ class ServeSettings(BaseModel):
     shadow: str | None = Field(default=None, description="as bundle, decides on the same images and answers nobody")
     shadow_queue: int = Field(default=16, ge=1, le=1024, description="images that may wait for the shadow")
     shadow_seconds: float = Field(default=10.0, gt=0, description="age at which an image is dropped for the shadow")
+    budget: float | None = Field(default=None, gt=0, description="of the champion's cascade, see Decider.at_budget")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     workers: int = Field(default=1, ge=1, le=64, description="processes")

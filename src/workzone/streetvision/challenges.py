@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from workzone.data.manifest import Manifest
 
-SCORES = "scores.npz"
 SOURCE = "source"
 KINDS = ("source", "hour_band", "weather", "hard_negative", "domain", "evidence")
 """Columns whose values are kinds of images."""
@@ -218,7 +217,7 @@ def save_scores(scored: Scored, path: Path, key: str) -> None:
 
 
 def load_scores(pictures: Pictures, protocol: Protocol, path: Path, key: str) -> Scored | None:
-    """What ``save_scores`` wrote under the same key, or None where there is nothing of the kind."""
+    """What ``save_scores`` wrote under the same key, else None; raises DataError for a damaged file."""
     if not path.is_file():
         return None
     try:

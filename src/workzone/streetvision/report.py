@@ -190,7 +190,7 @@ def plot(found: Simulation) -> Plot:
             left.axvline(found.choice.always.threshold, color=c.roadwork, linewidth=1, label="chosen, always answering")
         left.axvline(0.5, color=c.muted, linewidth=0.8, linestyle=":")
         left.set(title="Mean reward by threshold", xlabel="threshold", ylabel="mean reward", xlim=(0, 1), ylim=(0, 1))
-        left.legend(loc="lower center")
+        left.legend(loc="best")
         at = list(range(len(shown)))[::-1]
         values = [k.cost.value for k in shown]
         # The ends are quantiles of runs with other images, and may lie on one side of the value.

@@ -34,9 +34,9 @@ def world() -> tuple[int, int, int]:
     return tuple(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))  # type: ignore[return-value]
 
 
-def batch_share(config: TrainConfig) -> int:
-    """Images of one step for each process; raises ConfigError where the step does not divide."""
-    _, size, _ = world()
+def batch_share(config: TrainConfig, processes: int | None = None) -> int:
+    """Images of one step for each process, of the launcher where not told; raises ConfigError if it does not divide."""
+    size = world()[1] if processes is None else processes
     if config.batch_size % size:
         raise ConfigError(
             f"a step of {config.batch_size} images does not divide among {size} processes",
@@ -71,12 +71,7 @@ def adapt_distributed(
     job = folder / "job"
     result = job / "result"
     total = config.processes * config.nodes
-    if config.batch_size % total:
-        raise ConfigError(
-            f"a step of {config.batch_size} images does not divide among {total} processes",
-            where="train.batch_size",
-            fix=f"take a multiple of {total}",
-        )
+    batch_share(config, total)
     (result / "metrics.json").unlink(missing_ok=True)
     save_backbone(backbone, job)
     write_json(

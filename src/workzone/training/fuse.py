@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from workzone.config.models import FuseConfig
 from workzone.errors import ConfigError
@@ -96,19 +95,13 @@ def fit_aggregator(
         DataError: one class only, no images.
     """
     require_roles(train, select, user="fit_aggregator")
-    settings = LoopSettings(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        patience=config.patience,
-        view_dropout=config.view_dropout,
+    settings = LoopSettings.of(
+        config,
         metric=metric,
         pos_weight=pos_weight,
+        view_dropout=config.view_dropout,
         mixup=config.mixup,
         instance_weight=config.instance_weight,
-        loss=config.loss,
-        optimizer=config.optimizer,
         class_balance=config.class_balance,
         curriculum=config.curriculum,
         adapt_every=config.mixture_every if config.mixture == "adaptive" else 0,
@@ -165,9 +158,11 @@ def fit_members(
 ) -> HeadFit:
     """Train ``members`` models that ``make`` builds, each from its own seed, and average them."""
     where = torch.device(device)
-    known = torch.from_numpy(train.embeddings[train.mask])
     standardise = Standardise(train.dim)
-    standardise.fit(known)
+    # Most layouts have the same views of every image: picking the known ones would copy all embeddings.
+    known = train.embeddings.reshape(-1, train.dim) if train.mask.all() else train.embeddings[train.mask]
+    standardise.fit(torch.from_numpy(known))
+    del known
     data, held = TensorFeatures.of(train, standardise, where), TensorFeatures.of(select, standardise, where)
     models: list[Aggregator] = []
     fits: list[Fit] = []
@@ -190,14 +185,6 @@ def fit_members(
         own = class_weights(data.labels)
         weighed = replace(data, weights=own if data.weights is None else own * data.weights)
     return HeadFit(head, evaluate(models, held, shift=prior_shift(weighed, settings)), tuple(fits))
-
-
-def balanced_pos_weight(labels: NDArray[np.int64]) -> float:
-    """Negatives per positive: the ``pos_weight`` under which both classes weigh the same."""
-    positives = int(labels.sum())
-    if not 0 < positives < len(labels):
-        raise ValueError("both classes must occur")
-    return (len(labels) - positives) / positives
 
 
 def score_features(head: Ensemble, data: Features, *, device: str = "cpu", batch_size: int = 1024) -> FloatArray:

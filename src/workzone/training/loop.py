@@ -11,12 +11,13 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from workzone.config.models import FuseConfig, TrainConfig
 from workzone.errors import DataError
 from workzone.models.aggregators import Aggregator
 from workzone.models.standardise import Standardise
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 Metric = Literal["nll", "auroc", "mcc"]
 Row = dict[str, float]
+_SHARED = ("epochs", "batch_size", "lr", "weight_decay", "patience", "loss", "optimizer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,11 @@ class LoopSettings:
     exit_loss: str | None = None
     exit_weight: float = 1.0
     where: str = "fuse"
+
+    @classmethod
+    def of(cls, config: FuseConfig | TrainConfig, **more: Any) -> LoopSettings:
+        """The keys that mean the same in both sections, and ``more``; others of one name, such as ``mixup``, do not."""
+        return cls(**{name: getattr(config, name) for name in _SHARED}, **more)
 
 
 @dataclass(slots=True)

@@ -30,19 +30,13 @@ def fit_probe(
         DataError: one class only, no images.
     """
     require_roles(train, select, user="fit_probe")
-    settings = LoopSettings(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        patience=config.patience,
+    settings = LoopSettings.of(
+        config,
+        metric=metric,
+        pos_weight=pos_weight,
         warmup=config.warmup,
         min_lr=config.min_lr,
         clip=config.clip,
-        metric=metric,
-        pos_weight=pos_weight,
-        loss=config.loss,
-        optimizer=config.optimizer,
         where="train",
     )
 

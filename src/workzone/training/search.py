@@ -17,6 +17,8 @@ from workzone.config.views import ViewSpec
 from workzone.data.roles import SelectData, TrainData
 from workzone.errors import DataError
 from workzone.files import read_json, sha256_json, write_json
+from workzone.metrics.classification import Confusion, mcc
+from workzone.metrics.resampling import group_weights
 from workzone.models.backbones import Backbone
 from workzone.training.images import Loader
 
@@ -169,8 +171,7 @@ def choose(
     """Compare finished trials of the same seeds with those of ``preset``."""
     _, groups = np.unique(held.groups, return_inverse=True)
     n = int(groups.max()) + 1
-    drawn = np.random.default_rng([seed, 78]).multinomial(n, np.full(n, 1.0 / n), size=_RESAMPLES).astype(np.float64)
-    weights = np.concatenate([np.ones((1, n)), drawn])
+    weights = group_weights(np.arange(n), _RESAMPLES, [seed, 78]).astype(np.float64)
     found = {(t.policy, t.seed): _mcc(weights, np.array(t.log_odds), held.labels, groups) for t in trials}
     policies = [p for p in dict.fromkeys(t.policy for t in trials) if p != preset]
     gains: dict[str, tuple[float, float, float]] = {}
@@ -193,7 +194,5 @@ def choose(
 def _mcc(weights: Counts, log_odds: Counts, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> Counts:
     """MCC at log-odds 0 under each row of group ``weights`` (R, G); 0 where it is not defined."""
     said, truth = log_odds > 0.0, labels > 0
-    cells = [said & truth, said & ~truth, ~said & truth, ~said & ~truth]
-    tp, fp, fn, tn = (weights @ np.bincount(groups, weights=c, minlength=weights.shape[1]) for c in cells)
-    size = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    return np.asarray(np.divide(tp * tn - fp * fn, size, out=np.zeros_like(size), where=size > 0))
+    cells = (said & truth, said & ~truth, ~said & truth, ~said & ~truth)
+    return mcc(Confusion(*(weights @ np.bincount(groups, weights=c, minlength=weights.shape[1]) for c in cells)))

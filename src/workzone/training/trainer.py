@@ -13,6 +13,7 @@ import torch
 
 from workzone.config.models import TrackingConfig, TrainConfig
 from workzone.errors import ConfigError, MissingExtraError
+from workzone.files import atomic_path
 from workzone.training.distributed import world
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def make_trainer(
         devices=local,
         num_nodes=size // local,
         strategy=strategy,
+        plugins=[_whole_checkpoints()],
         use_distributed_sampler=False,
         precision=precision,
         max_epochs=config.epochs,
@@ -133,6 +135,22 @@ def make_trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=1,
     )
+
+
+def _whole_checkpoints() -> Any:
+    """Writer of checkpoints beside their place: a file appears under its name only when it is complete.
+
+    Lightning's own writes to the folder of temporary files and moves; from another file system that is a copy, which a
+    kill cuts short.
+    """
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+    class WholeCheckpoints(TorchCheckpointIO):  # type: ignore[misc]
+        def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+            with atomic_path(Path(path)) as partial:
+                torch.save(checkpoint, partial)
+
+    return WholeCheckpoints()
 
 
 def make_loggers(tracking: TrackingConfig | None, folder: Path) -> list[Any]:

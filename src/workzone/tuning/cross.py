@@ -106,11 +106,22 @@ def run_cross(config: RunConfig, out: Path, plan: CrossPlan, *, progress: Progre
             predictions, seconds = run_cell(cell)
             rows += _figures(trained, predictions, roles, plan, config.seed, seconds)
             advance(done, len(jobs))
-    result = {"metric": METRIC, "by": plan.by, "sets": names, "tested": tested, "rows": rows}
+    not_tested = {str(s): _why_not(pool.counts(str(s))) for s in np.unique(pool.sets) if str(s) not in tested}
+    result = {
+        "metric": METRIC, "by": plan.by, "sets": names, "tested": tested, "not_tested": not_tested, "rows": rows
+    }  # fmt: skip
     write_json(out / "cross.json", result)
     write_atomic(out / "cross.csv", _csv(rows))
     write_atomic(out / "cross.png", heat_map(result).render()[0])
     return result
+
+
+def _why_not(counts: np.ndarray) -> str:
+    """Why a data set has no figure, from its images without and with roadwork."""
+    without, roadwork = counts.tolist()
+    if not roadwork or not without:
+        return f"{without + roadwork} images, all {'with' if roadwork else 'without'} roadwork"
+    return f"{roadwork} of {without + roadwork} images with roadwork, fewer than {_TESTED} of one class"
 
 
 def _pool(manifest: Manifest, splits: Splits, by: str) -> _Pool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from workzone.errors import ConfigError
 from workzone.metrics.registry import METRICS, value_rows
+from workzone.metrics.resampling import group_weights
 from workzone.metrics.sample import Rows, Sample
 from workzone.predictions import FloatArray, IntArray, StrArray, sigmoid
 
@@ -87,27 +88,6 @@ def replicates(
         ]
         out[name] = np.mean(per_repeat, axis=0)
     return out
-
-
-def group_weights(groups: StrArray, resamples: int, seed: int, *, strata: StrArray | None = None) -> NDArray[np.int64]:
-    """(1 + B, N) weights: ones, then draws of whole groups, the number of groups of each stratum kept.
-
-    Raises:
-        ValueError: a group lies in two strata.
-    """
-    names, place = np.unique(groups, return_inverse=True)
-    stratum = np.zeros(len(names), dtype=np.int64)
-    if strata is not None:
-        codes = np.unique(strata, return_inverse=True)[1]
-        stratum[place] = codes
-        if (stratum[place] != codes).any():
-            raise ValueError("a group lies in two strata")
-    rng = np.random.default_rng(seed)
-    draws = np.zeros((resamples, len(names)), dtype=np.int64)
-    for s in np.unique(stratum):
-        own = np.flatnonzero(stratum == s)
-        draws[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=resamples)
-    return np.vstack([np.ones(len(groups), dtype=np.int64), draws[:, place]])
 
 
 def figure(values: FloatArray, level: float = LEVEL) -> Figure:

@@ -39,6 +39,7 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     min_side: int | None = None,
+    name: str | None = None,
 ) -> Image.Image:
     """Decode one image to 8-bit RGB, turned upright by its EXIF orientation and stripped of metadata.
 
@@ -52,6 +53,7 @@ def decode(
         max_bytes: largest accepted file.
         min_side: lets a JPEG be decoded at 1/2, 1/4 or 1/8 as long as its shorter side keeps this many pixels. The
             choice depends on the stated size alone, so equal input gives equal pixels.
+        name: what messages call an image that is given as bytes.
 
     Raises:
         ImageError: the image cannot be used; ``reason`` is a member of ``Reason``.
@@ -59,16 +61,17 @@ def decode(
     if isinstance(source, Image.Image):
         return _from_pillow(source, max_pixels)
     if isinstance(source, Path):
-        return _from_bytes(_read(source, max_bytes), str(source), max_pixels, min_side)
+        return _from_bytes(read_file(source, max_bytes), str(source), max_pixels, min_side)
     if isinstance(source, bytes):
-        where = f"image of {len(source)} bytes"
+        where = name or f"image of {len(source)} bytes"
         if len(source) > max_bytes:
             raise image_error(Reason.TOO_LARGE, where, f"limit {max_bytes} bytes")
         return _from_bytes(source, where, max_pixels, min_side)
     raise TypeError(f"source must be a Path, bytes or a Pillow image, not {type(source).__name__}")
 
 
-def _read(path: Path, max_bytes: int) -> bytes:
+def read_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """Bytes of a regular file of at most ``max_bytes``; raises ImageError where there is none."""
     where = str(path)
     try:
         status = path.stat()

@@ -34,6 +34,11 @@ class Preprocessing(BaseModel):
     def _square_has_one_name(cls, width: int, info: ValidationInfo) -> int:
         return 0 if width == info.data.get("image_size") else width
 
+    @field_validator("views")
+    @classmethod
+    def _no_pyramid_has_one_name(cls, views: ViewSpec) -> ViewSpec:
+        return views if views.pyramid else views.model_copy(update={"pyramid": None})
+
     @property
     def width(self) -> int:
         """Width of a view in pixels."""
@@ -41,7 +46,8 @@ class Preprocessing(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Certificates name preprocessing by its hash: that of square views stays what it was without the field.
+        # Certificates name preprocessing by its hash: that of square views, and of views without a pyramid, stays what
+        # it was without these fields.
         content: dict[str, Any] = handler(self)
         if not self.image_width:
             content.pop("image_width", None)

@@ -63,7 +63,7 @@ def grids(
 ) -> tuple[tuple[int, int], ...]:
     """Rows and columns of every grid of tiles, the first one as ``grid`` gives it; none for the layout ``global``."""
     first = grid(spec, width, height, image_size=image_size, image_width=image_width)
-    return (first, *spec.pyramid) if first[0] else ()
+    return (first, *(spec.pyramid or ())) if first[0] else ()
 
 
 def count(spec: ViewSpec, width: int, height: int, *, image_size: int = 224, image_width: int = 0) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import signal
 import subprocess
 import sys
@@ -51,6 +52,17 @@ def test_a_killed_import_gives_the_identical_manifest(tmp_path: Path) -> None:
     for name in ("manifest.parquet", "left_out.csv"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert images(out) == images(tmp_path / "whole")
+
+
+def test_one_thread_and_three_give_one_manifest(tmp_path: Path) -> None:
+    location = layouts.make_natix(tmp_path / "data", labels=(1, 0) * 6)
+    one, three = (
+        import_source(NatixSource(), location, tmp_path / str(n), part=5, workers=n).manifest.parent for n in (1, 3)
+    )
+    assert (one / "manifest.parquet").read_bytes() == (three / "manifest.parquet").read_bytes()
+    for folder in (one, three):
+        notes = [json.loads(p.read_text())["files"] for p in sorted((folder / ".import").glob("part-*.json"))]
+        assert {f for files in notes for f in files} == set(images(folder)), "a part is valid while its images exist"
 
 
 def test_a_full_disk_is_said_and_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

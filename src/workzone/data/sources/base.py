@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -170,7 +171,11 @@ def nothing_taken(dropped: Sequence[Dropped], where: str) -> DataError:
 
 
 def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # reading it will say what is wrong
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def file_record(id_: str, path: Path, columns: Mapping[str, object]) -> Record:

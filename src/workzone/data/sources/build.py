@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from PIL import Image
 
 from workzone.data.columns import COLUMNS, Problem, conform
 from workzone.data.manifest import NOTES, Manifest
@@ -33,8 +31,9 @@ from workzone.data.sources import (
 from workzone.data.sources.base import SOURCES, Listing, Source
 from workzone.data.sources.exif import ExifInfo, read_exif
 from workzone.errors import DataError, ImageError
-from workzone.files import sha256_bytes, sha256_file
-from workzone.vision.decode import MAX_PIXELS, decode
+from workzone.files import sha256_bytes
+from workzone.vision.decode import MAX_PIXELS, decode, read_file
+from workzone.vision.formats import open_header, sniff
 
 __all__ = ["SOURCES", "build_manifest", "detect", "Facts", "fill", "read_facts"]
 
@@ -58,13 +57,14 @@ class Facts:
 
 def read_facts(image: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Facts:
     """Open one image; raises ImageError with a short reason when it cannot be decoded safely."""
-    pixels = decode(image, min_side=_MIN_SIDE, max_pixels=max_pixels)
+    # Read once, so that pixels, hash and EXIF are of one and the same content.
+    data = image if isinstance(image, bytes) else read_file(image)
+    pixels = decode(data, min_side=_MIN_SIDE, max_pixels=max_pixels, name=None if data is image else str(image))
     # Decoding has checked size and kind, so the image can be opened a second time for what decoding drops.
-    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as header:
+    with open_header(sniff(data)[0] or "", data) as header:
         exif = read_exif(header)
         width, height = header.size[::-1] if exif.turned else header.size
-    content = sha256_bytes(image) if isinstance(image, bytes) else sha256_file(image)
-    return Facts(width, height, content, phash(pixels), exif)
+    return Facts(width, height, sha256_bytes(data), phash(pixels), exif)
 
 
 def detect(location: Path) -> str:

@@ -84,6 +84,8 @@ def read_exif(image: Image.Image) -> ExifInfo:
     try:
         exif = image.getexif()
         base = dict(exif)
+        if not base:
+            return ExifInfo()
         details = dict(exif.get_ifd(ExifTags.IFD.Exif))
         gps = dict(exif.get_ifd(ExifTags.IFD.GPSInfo))
     except Exception as error:  # Pillow's EXIF parser raises whatever the broken bytes lead it into

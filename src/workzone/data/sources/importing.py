@@ -13,9 +13,10 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, is_dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -213,14 +214,14 @@ def _read(source: Source, location: Path, out: Path, parts: _Parts, options: _Op
             parts.note(stale).unlink()
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(max(1, options.workers)))
-        waiting: deque[tuple[Event, Future[_Looked] | None]] = deque()
+        waiting: deque[tuple[Event, Callable[[], _Looked] | None]] = deque()
         events: list[Event] = []
         looked: list[_Looked | None] = []
 
         def settle() -> None:
             nonlocal number, count
-            event, future = waiting.popleft()
-            looked.append(None if future is None else future.result())
+            event, look = waiting.popleft()
+            looked.append(None if look is None else look())
             # The bytes are on disk now; what is kept of a part must stay small.
             events.append(Record(event.id, event.columns, event.path) if isinstance(event, Record) else event)
             count += 1
@@ -233,8 +234,12 @@ def _read(source: Source, location: Path, out: Path, parts: _Parts, options: _Op
                 options.progress(count, stream.total or 0)
 
         for event in stream.events:
-            future = pool.submit(_look, event, out, options.max_pixels) if isinstance(event, Record) else None
-            waiting.append((event, future))
+            look: Callable[[], _Looked] | None = None
+            if isinstance(event, Record):
+                look = partial(_look, event, out, options.max_pixels)
+                # Handing a small image to another thread takes as long as hashing it.
+                look = look if options.workers == 1 else pool.submit(look).result
+            waiting.append((event, look))
             if len(waiting) > 2 * options.workers:
                 settle()
         while waiting:
@@ -263,7 +268,7 @@ def _look(record: Record, out: Path, max_pixels: int) -> _Looked:
     if given not in (None, facts.sha256):
         return _Looked(path, None, "changed: the file does not have the sha256 of the table")
     if record.path is not None:
-        return _Looked(path, facts, size=record.path.stat().st_size)
+        return _Looked(path, facts, size=record.size if record.size is not None else record.path.stat().st_size)
     content = record.content or b""
     name = f"images/{facts.sha256[:2]}/{facts.sha256}{_ENDINGS.get(sniff(content)[0] or '', '')}"
     target = out / name
@@ -282,6 +287,7 @@ def _write_part(
     rows: list[dict[str, Any]] = []
     facts: list[Facts] = []
     rejected, dropped, doubts, sizes = [], [], [], []
+    files: set[str] = set()
     for event, seen in zip(events, looked, strict=True):
         if isinstance(event, Dropped):
             dropped.append([event.id, event.rule, event.detail])
@@ -291,6 +297,8 @@ def _write_part(
             rows.append({"id": event.id, "path": seen.path, **event.columns})
             facts.append(seen.facts)
             sizes.append(seen.size)
+            if event.path is None:
+                files.add(seen.path)
             doubts += [[event.id, f"EXIF {p}"] for p in seen.facts.exif.problems]
     schema = {**COLUMNS, **extra}
     frame = fill(conform(pl.DataFrame(rows, schema=schema, orient="row"), where=f"part {number}"), facts)
@@ -299,7 +307,7 @@ def _write_part(
     note = {
         "digest": digest(events),
         "events": len(events),
-        "files": sorted({r["path"] for r in rows if not Path(r["path"]).is_absolute()}),
+        "files": sorted(files),
         "rejected": rejected,
         "dropped": dropped,
         "doubts": doubts,

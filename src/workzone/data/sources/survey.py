@@ -72,7 +72,8 @@ class Survey:
             out += [f"  source {s}: {', '.join(f'{n} {k}' for k, n in c.items())}" for s, c in self.sources.items()]
         out.append(f"{len(self.groups)} groups, {self.ungrouped} images without a group")
         unsized = f", {self.unsized} images of unknown size" if self.unsized else ""
-        out.append(f"{self.size / 1e6:.1f} MB of images{unsized}")
+        size = f"{self.size / 1e6:.1f} MB" if self.size >= 1e5 else f"{self.size / 1e3:.1f} kB"
+        out.append(f"{size} of images{unsized}")
         for rule, count in sorted(self.dropped.items(), key=lambda item: (-item[1], item[0])):
             out.append(f"left out: {count}, {rule}; such as {', '.join(self.examples[rule])}")
         return out

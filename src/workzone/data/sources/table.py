@@ -70,11 +70,14 @@ def read_renamed(file: Path) -> pl.DataFrame:
 def _labels(frame: pl.DataFrame, classes: ClassNames, names: RowNames, where: str) -> pl.Series:
     labels: list[int | None] = []
     bad: list[int] = []
+    known: dict[str, int | None] = {}
     for row, value in enumerate(frame["label"].to_list()):
         # Some writers turn a column of whole numbers with gaps into 1.0 and 0.0.
         word = "" if value is None else str(int(value)) if isinstance(value, bool) else str(value).strip()
         word = {"1.0": "1", "0.0": "0"}.get(word, word)
-        label = classes.label(word) if word else None
+        if word not in known:
+            known[word] = classes.label(word) if word else None
+        label = known[word]
         if word and label is None:
             bad.append(row)
         labels.append(label)

@@ -79,6 +79,8 @@ class Plan:
             passed on at a point is passed on at every dearer one.
         models: what each model looks at, the cheapest first; empty for one model.
         mean: whether later models add to the score of earlier ones instead of replacing it.
+        focus: number of looks, one of the stages, after which each image has an order of its own: the places first that
+            the views before call suspicious (``focus_order``). 0 where all images have one order.
     """
 
     order: tuple[int, ...]
@@ -87,6 +89,7 @@ class Plan:
     points: tuple[Point, ...]
     models: tuple[Model, ...] = ()
     mean: bool = False
+    focus: int = 0
 
     def __post_init__(self) -> None:
         if problem := self.problem():
@@ -106,6 +109,8 @@ class Plan:
             return "the stages do not end with all views"
         if any(a >= b for a, b in pairwise(self.stages)):
             return "the stages do not rise"
+        if self.focus and (self.models or self.focus not in self.stages[:-1]):
+            return "each image has an order of its own only behind a stage of one model"
         if len(self.calibrators) != exits or any(c.needs for c in self.calibrators):
             return "each stage but the last needs a calibrator of its log-odds alone"
         if not 1 <= len(self.points) <= MAX_POINTS or any(len(p.bands) != exits for p in self.points):
@@ -272,7 +277,8 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
         several = {"models": [m.to_dict() for m in self.models], "mean": self.mean} if self.models else {}
-        return several | {
+        own = {"focus": self.focus} if self.focus else {}
+        return several | own | {
             "order": list(self.order),
             "stages": list(self.stages),
             "calibrators": [c.to_dict() for c in self.calibrators],
@@ -289,8 +295,12 @@ class Plan:
             BundleError: missing, unknown or contradictory values.
         """
         keys = ("order", "stages", "calibrators", "points")
-        if not isinstance(stored, Mapping) or set(stored) not in (set(keys), {*keys, "models", "mean"}):
+        if not isinstance(stored, Mapping) or set(stored) not in (
+            set(keys), {*keys, "focus"}, {*keys, "models", "mean"}
+        ):  # fmt: skip
             raise BundleError(f"a stored cascade must hold exactly {', '.join(keys)}, of several also models, mean")
+        if type(stored.get("focus", 1)) is not int or stored.get("focus", 1) < 1:
+            raise BundleError("the stored focus of a cascade is no number of looks")
         several = "models" in stored
         if several and (type(stored["mean"]) is not bool or not stored["models"]):
             raise BundleError("a stored cascade of several models lacks them, or does not say how scores are joined")
@@ -312,6 +322,7 @@ class Plan:
                 tuple(_point(p) for p in parts["points"]),
                 tuple(Model.from_dict(m) for m in parts["models"]),
                 bool(stored.get("mean", False)),
+                int(stored.get("focus", 0)),
             )
         except ValueError as error:
             raise BundleError(f"the stored cascade is impossible: {error}") from error

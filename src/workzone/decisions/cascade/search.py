@@ -35,6 +35,7 @@ def fit_plan(
     points: int = POINTS,
     models: Sequence[Model] = (),
     mean: bool = False,
+    focus: int = 0,
 ) -> Plan:
     """The path of points that stay nearest to the full model for what they cost.
 
@@ -55,6 +56,7 @@ def fit_plan(
         points: most points of the path.
         models: see ``Plan``.
         mean: see ``Plan``.
+        focus: see ``Plan``.
 
     Raises:
         ValueError: shapes that do not fit, no images, or an impossible order.
@@ -64,7 +66,7 @@ def fit_plan(
     if p.ndim != 2 or p.shape[1] != count or not len(p):
         raise ValueError(f"probability must have shape (N, {count}) with N at least 1, got {p.shape}")
     full = Point((Band(),) * (count - 1), 1.0, start(p[:, -1]))
-    plan = Plan(tuple(order), tuple(stages), tuple(calibrators), (full,), tuple(models), mean)
+    plan = Plan(tuple(order), tuple(stages), tuple(calibrators), (full,), tuple(models), mean, focus)
     if count == 1 or points < 2:
         return plan
     cost, loss = plan.shares, divergence(p)

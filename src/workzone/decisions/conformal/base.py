@@ -38,7 +38,11 @@ class ConformalSets(ABC):
         """Raise ConfigError where the settings mean nothing for this number of classes."""
 
     def fit(self, probability: FloatArray, labels: IntArray, u: FloatArray | None = None) -> Self:
-        """Find the limits (K,) from probabilities (N, K) and labels (N,) the classifier was not trained on."""
+        """Find the limits (K,) from probabilities (N, K) and labels (N,) the classifier was not trained on.
+
+        Raises:
+            ValueError: shapes or values that do not fit together.
+        """
         p = as_classes(probability)
         self.check(p.shape[1])
         y = np.asarray(labels, dtype=np.int64)

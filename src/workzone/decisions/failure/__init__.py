@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workzone.decisions.failure.comparison import FEWEST, Comparison, compare, out_of_fold, weighted_auroc
+from workzone.decisions.failure.comparison import FEWEST, Comparison, compare, out_of_fold
 from workzone.decisions.failure.logistic import PENALTY, FailureModel
 from workzone.decisions.failure.mlp import MLP
 from workzone.decisions.failure.model import FitMistakes, MistakeModel
@@ -19,5 +19,4 @@ __all__ = [
     "compare",
     "compare_measures",
     "out_of_fold",
-    "weighted_auroc",
 ]

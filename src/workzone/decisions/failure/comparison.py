@@ -68,13 +68,16 @@ def compare(
     *,
     fit: FitMistakes = FailureModel.fit,
 ) -> Comparison:
-    """Fit out of fold (whole groups) on measures (N, D) and compare with the doubt ``plain`` (N,)."""
+    """Fit out of fold (whole groups) on measures (N, D) and compare with the doubt ``plain`` (N,), in [0, 1]."""
+    from workzone.metrics.registry import evaluate_rows  # the predict path imports this module
+    from workzone.metrics.resampling import group_weights
+
     n, mistakes = len(wrong), int(wrong.sum())
     rank = out_of_fold(names, measures, wrong, groups, fit)
     if rank is None:
         return Comparison(n, mistakes)
-    weights = np.vstack([np.ones(n), image_draws(groups, RESAMPLES)]).astype(np.float64)
-    a, b = weighted_auroc(wrong, rank, weights), weighted_auroc(wrong, plain, weights)
+    weights = group_weights(groups, RESAMPLES, SEED)
+    a, b = (evaluate_rows(wrong, doubt, weights, names=["auroc"])["auroc"] for doubt in (rank, plain))
     difference = (a - b)[1:]
     low, high = np.quantile(difference[np.isfinite(difference)], [0.025, 0.975])
     return Comparison(n, mistakes, float(a[0]), float(b[0]), float(low), float(high))
@@ -95,23 +98,3 @@ def out_of_fold(
         elif held.any():
             return None
     return rank
-
-
-def image_draws(groups: StrArray, resamples: int) -> NDArray[np.int64]:
-    """Weights (B, N) of the images in ``resamples`` draws of whole groups."""
-    _, place = np.unique(groups, return_inverse=True)
-    n_groups = int(place.max()) + 1
-    draws = np.random.default_rng(SEED).multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples)
-    return np.asarray(draws[:, place], dtype=np.int64)
-
-
-def weighted_auroc(wrong: NDArray[np.bool_], score: FloatArray, weights: FloatArray) -> FloatArray:
-    """AUROC (B,) of ``score`` (N,) for ``wrong`` (N,) under image weights (B, N); NaN where a class has no weight."""
-    order = np.argsort(score, kind="stable")
-    start = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])
-    bad = np.add.reduceat(weights[:, order] * wrong[order], start, axis=1)
-    good = np.add.reduceat(weights[:, order] * ~wrong[order], start, axis=1)
-    below = np.cumsum(good, axis=1) - good / 2
-    total = bad.sum(axis=1) * good.sum(axis=1)
-    share = np.divide((bad * below).sum(axis=1), total, out=np.full(len(weights), np.nan), where=total > 0)
-    return np.asarray(share, dtype=np.float64)

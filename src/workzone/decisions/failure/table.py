@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.decisions.failure.comparison import FEWEST, RESAMPLES, image_draws, out_of_fold
+from workzone.decisions.failure.comparison import FEWEST, RESAMPLES, SEED, out_of_fold
 from workzone.decisions.failure.logistic import FailureModel
 from workzone.decisions.failure.model import FitMistakes
 from workzone.decisions.uncertainty.names import CERTAINTY, MAX_PROBABILITY, MEASURES
@@ -53,6 +53,8 @@ def compare_measures(
     Raises:
         ValueError: ``max_probability`` is missing, or ``used`` is no row.
     """
+    from workzone.metrics.resampling import group_weights  # the predict path imports this module
+
     if MAX_PROBABILITY not in measures:
         raise ValueError(f"{MAX_PROBABILITY!r} is the reference and must be among the measures")
     ours = [name for name in MEASURES if name in measures]
@@ -75,7 +77,7 @@ def compare_measures(
     if used is not None and used not in trust:
         raise ValueError(f"used is {used!r}, which is none of the rows {', '.join(trust)}")
     resamples = int(np.clip(_MOST_WEIGHTS // n, 200, RESAMPLES))
-    weights = np.vstack([np.ones((1, n), dtype=np.int64), image_draws(groups, resamples)])
+    weights = group_weights(groups, resamples, SEED)
     found = {name: _figures(wrong, value, weights) for name, value in trust.items()}
     rows = [_row(name, kinds[name], found[name], found[MAX_PROBABILITY]) for name in trust]
     winners = [r for r in rows if r["kind"] == "model" and r["better"]]

@@ -1,1 +1,1 @@
-"""Policies, one file each."""
+"""Policies, one file each; ``base``, ``coverage``, ``exits`` and ``sets`` hold what several of them share."""

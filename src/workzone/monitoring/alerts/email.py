@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import smtplib
 import ssl
 from collections.abc import Sequence
 from email.message import EmailMessage
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from workzone.monitoring.alerts.base import Alarm, DeliveryError, Notifier, body, subject
 from workzone.monitoring.alerts.http import secret
@@ -16,17 +18,43 @@ from workzone.monitoring.alerts.http import secret
 _ADDRESS = r"^[^\s@]+@[^\s@]+$"
 
 
+def _this_machine(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 class Email(Notifier):
-    """One message by SMTP."""
+    """One message by SMTP; a password goes to another machine only where the connection is encrypted."""
 
     kind: Literal["email"] = "email"
     host: str = Field(min_length=1)
     port: int = Field(default=587, ge=1, le=65535)
-    security: Literal["starttls", "tls", "none"] = Field(default="starttls", description="none is for a relay at home")
+    security: Literal["starttls", "tls", "none"] = Field(
+        default="starttls", description="none is for a relay without sign-in"
+    )
     sender: str = Field(pattern=_ADDRESS)
     to: tuple[str, ...] = Field(min_length=1)
     user: str = ""
     password_env: str = Field(default="", description="environment variable with the password")
+
+    @model_validator(mode="after")
+    def _no_password_in_clear(self) -> Self:
+        if self.user and self.security == "none" and not _this_machine(self.host):
+            raise PydanticCustomError(
+                "password_in_clear",
+                "with security 'none' the password of {user} would go to {host} in clear",
+                {
+                    "user": self.user,
+                    "host": self.host,
+                    "fix": "say security 'starttls' (port 587) or 'tls' (port 465), or leave user out where the "
+                    "relay asks for no sign-in; only a relay on this machine gets a password in clear",
+                },
+            )
+        return self
 
     def send(self, alarms: Sequence[Alarm]) -> None:
         """Send to all receivers; a server that refuses for good is not asked again."""

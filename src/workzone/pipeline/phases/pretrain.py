@@ -71,7 +71,7 @@ def _text(found: dict[str, float]) -> str:
 
 
 def outside(config: RunConfig) -> str:
-    """Hash of names, sizes and times of the further images."""
+    """Hash of names, sizes and times of the further images; raises DataError where their place does not exist."""
     place = config.pretrain.unlabelled
     if place is None:
         return "none"

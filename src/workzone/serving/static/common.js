@@ -61,4 +61,5 @@ function withKey(first, then) {
   attempt();
 }
 
-const percent = (p) => `${(100 * p).toFixed(p > 0.001 && p < 0.999 ? 1 : 2)} %`;
+/** With one digit; with more where that would read as impossible or certain. */
+const percent = (p) => `${p === 0 || p === 1 ? 100 * p : (100 * p).toFixed(p > 0.001 && p < 0.999 ? 1 : 2)} %`;

@@ -82,8 +82,8 @@ function viewTable(views) {
   const body = make("tbody");
   const order = views.map((v, i) => [v, i]).sort((a, b) => b[0].weight - a[0].weight);
   for (const [view, i] of order) {
-    const [x0, y0, x1, y1] = view.box;
-    const place = i === 0 ? "whole picture" : `${percent(x0)} to ${percent(x1)} across, ${percent(y0)} to ${percent(y1)} down`;
+    const [x0, y0, x1, y1] = view.box.map((v) => (100 * v).toFixed(0));
+    const place = i === 0 ? "whole picture" : `${x0} to ${x1} % across, ${y0} to ${y1} % down`;
     body.append(make("tr", {}, make("td", {}, percent(view.weight)), make("td", {}, view.log_odds.toFixed(2)), make("td", {}, place)));
   }
   const head = make("tr", {}, ...["Weight", "Log-odds", "Place"].map((h) => make("th", { scope: "col" }, h)));
@@ -111,7 +111,8 @@ function showAnswer(element, file, answer, seconds) {
     ["Why", answer.reason],
     ["Not excluded", sets],
     ["Views looked at", String(answer.views.length)],
-    ...Object.entries(answer.uncertainty).map(([k, v]) => [k.replaceAll("_", " "), v.toFixed(3)]),
+    ...(answer.stage === undefined ? [] : [["Stopped after stage", String(answer.stage)], ["Cost", `${percent(answer.cost)} of looking at everything`]]),
+    ...Object.entries(answer.uncertainty).map(([k, v]) => [k[0].toUpperCase() + k.slice(1).replaceAll("_", " "), v.toFixed(3)]),
     ["Time", `${seconds.toFixed(2)} s`],
     ...(sameBundle(answer) ? [] : [["Answered by", `${answer.bundle.name} (${answer.bundle.role})`]]),
   ];

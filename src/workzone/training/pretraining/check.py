@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from workzone.calibration.folds import group_folds
 from workzone.metrics.bootstrap import bootstrap
 from workzone.models.backbones import Backbone
 from workzone.training.pretraining.images import StoredImages, cut
@@ -38,23 +39,6 @@ def embed(
     return torch.cat(parts)
 
 
-def group_folds(labels: NDArray[np.integer], groups: NDArray[Any], folds: int, seed: int) -> NDArray[np.int64]:
-    """Fold (N,) of each image; groups stay whole, and images of both classes are spread over the folds."""
-    names, inverse = np.unique(groups, return_inverse=True)
-    sizes = np.stack([np.bincount(inverse, weights=labels == k, minlength=len(names)) for k in (0, 1)], axis=1)
-    order = np.random.default_rng([seed, 11]).permutation(len(names))
-    order = order[np.argsort(-sizes.sum(axis=1)[order], kind="stable")]
-    filled = np.zeros((folds, 2))
-    whole = np.maximum(sizes.sum(axis=0), 1.0)
-    fold_of = np.zeros(len(names), dtype=np.int64)
-    for g in order:
-        wanted = (sizes[g] / whole) @ (filled / whole).T
-        best = int(np.lexsort((filled.sum(axis=1), wanted))[0])
-        fold_of[g] = best
-        filled[best] += sizes[g]
-    return fold_of[inverse]
-
-
 def check_features(
     embeddings: Tensor, labels: NDArray[np.integer], groups: NDArray[Any], *, folds: int, seed: int
 ) -> dict[str, Any]:
@@ -62,7 +46,7 @@ def check_features(
 
     Images of a group are in one fold, so that neighbours are never of the same place or drive.
     """
-    fold = group_folds(labels, groups, folds, seed)
+    fold = group_folds(labels.astype(np.int64), groups, folds, np.random.default_rng([seed, 11]))
     target = torch.from_numpy(labels.astype(np.float32))
     scores = {"knn": torch.zeros(len(labels)), "linear": torch.zeros(len(labels))}
     for k in range(folds):
