@@ -75,7 +75,7 @@ ROWS = [
     ("fuse.dann=0.1 fuse.mixup=0.2", "fuse", "use mixup=0"),
     ("augment.search=true", "augment.search", "another train.method"),
     ("train.method=full train.nodes=2", "train", "rendezvous=HOST:PORT"),
-    ("train.method=full train.views=60", "train.views=30", "enough rows and columns"),
+    ("train.method=full train.views=60", "train.views=60", "enough rows and columns"),
 ]
 
 
