@@ -31,7 +31,7 @@ MAX_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Ruling:
     """What a person decided on one image; ``label`` is the new one of ``relabel``."""
 
     action: Action
@@ -78,7 +78,7 @@ def write_review(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     write_atomic(path, text.getvalue())
 
 
-def read_review(path: Path) -> dict[str, Decision]:
+def read_review(path: Path) -> dict[str, Ruling]:
     """Decisions by image id; rows without an action are not decided and count for nothing.
 
     Raises:
@@ -96,7 +96,7 @@ def read_review(path: Path) -> dict[str, Decision]:
         raise DataError(
             f"the review file has no column {missing[0]!r}", where=str(path), fix="write it by data quality"
         )
-    found: dict[str, Decision] = {}
+    found: dict[str, Ruling] = {}
     for row in reader:
         action = (row["action"] or "").strip().lower()
         if not action:
@@ -105,7 +105,7 @@ def read_review(path: Path) -> dict[str, Decision]:
         if action not in ACTIONS:
             raise DataError(f"{action!r} is no action", where=where, fix=f"write {', '.join(ACTIONS)} or nothing")
         label = _new_label((row.get("new_label") or "").strip().lower(), action, where)
-        given = Decision(
+        given = Ruling(
             action,
             label,
             (row.get("finding") or "").strip(),
@@ -135,7 +135,7 @@ def _new_label(word: str, action: str, where: str) -> int | None:
     return _LABELS[word]
 
 
-def apply_review(manifest: Manifest, decisions: Mapping[str, Decision]) -> Applied:
+def apply_review(manifest: Manifest, decisions: Mapping[str, Ruling]) -> Applied:
     """The manifest after the decisions; files are left alone.
 
     Raises:

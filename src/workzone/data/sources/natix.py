@@ -26,8 +26,6 @@ from workzone.errors import DataError
 
 BATCH = 8
 CONTRADICTION = "the scene description contradicts the label"
-FORBIDDEN = ("scene_description", "travel_alteration")
-"""Fields that were written by people who knew the label: they are compared with it and never become columns."""
 _META = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
 
@@ -73,7 +71,8 @@ class NatixSource(RecordSource):
     """Rows of ``natix-network-org/roadwork``: image, label 1 for roadwork, drive, place and scene tags.
 
     Rows are left out where a description is present without the label or the label without a description, which is
-    how the owners' own validator reads the set. Description and ``travel_alteration`` are never handed on.
+    how the owners' own validator reads the set. Description and ``travel_alteration`` are never handed on: they
+    were written by people who knew the label.
     """
 
     kind: ClassVar[str] = "natix"
