@@ -155,7 +155,7 @@ class Predictions:
         except (OSError, pl.exceptions.PolarsError) as error:
             raise DataError(f"predictions cannot be read: {error}", where=str(path)) from error
         if "log_odds" not in frame.columns and "probability" in frame.columns:
-            p = frame["probability"].cast(pl.Float64).to_numpy()
+            p = _numbers(frame, ["probability"], path).to_series().to_numpy()
             if not ((p >= 0) & (p <= 1)).all():
                 raise DataError("column 'probability' holds values outside [0, 1]", where=str(path))
             frame = frame.with_columns(pl.Series("log_odds", logit(p))).drop("probability")
@@ -173,14 +173,32 @@ class Predictions:
 
         views, dims = block(_VIEW_PREFIX), block(_EMBEDDING_PREFIX)
         rest = [c for c in frame.columns if c not in (*_RESERVED, *views, *dims)]
+        labels = _numbers(frame, ["label"], path, whole=True) if "label" in frame.columns else None
         return cls(
             ids=np.array(frame["id"].cast(pl.String).to_list(), dtype=np.str_),
-            log_odds=frame["log_odds"].cast(pl.Float64).to_numpy().astype(np.float64),
-            labels=frame["label"].cast(pl.Int64).to_numpy() if "label" in frame.columns else None,
-            view_log_odds=frame.select(views).to_numpy().astype(np.float64) if views else None,
-            embeddings=frame.select(dims).to_numpy().astype(np.float32) if dims else None,
+            log_odds=_numbers(frame, ["log_odds"], path).to_series().to_numpy().astype(np.float64),
+            labels=None if labels is None else labels.to_series().to_numpy(),
+            view_log_odds=_numbers(frame, views, path).to_numpy().astype(np.float64) if views else None,
+            embeddings=_numbers(frame, dims, path).to_numpy().astype(np.float32) if dims else None,
             columns={c: np.array(frame[c].to_list(), dtype=object) for c in rest},
         )
+
+
+def _numbers(frame: pl.DataFrame, names: list[str], path: Path, *, whole: bool = False) -> pl.DataFrame:
+    """Columns ``names`` as numbers; raises DataError naming the first that holds something else."""
+    polars = _polars()
+    found = []
+    for name in names:
+        try:
+            found.append(frame[name].cast(polars.Int64 if whole else polars.Float64))
+        except polars.exceptions.PolarsError as error:
+            raise DataError(
+                f"column {name!r} holds something else than numbers: {str(error).splitlines()[0]}",
+                where=str(path),
+                fix="write one number a row, or leave the column out",
+            ) from error
+    numbers: pl.DataFrame = polars.DataFrame(found)
+    return numbers
 
 
 def typed_text(column: pl.Series) -> pl.Series:

@@ -70,6 +70,14 @@ def test_round_trip(suffix: str, made: Predictions) -> None:
         assert found == kept or _as_numbers(back, name) == [None if w == "unknown" else float(w) for w in kept], name
 
 
+@pytest.mark.parametrize("row", ["a, ,1,0", "a,0,x,0", "a,0,1,y"])
+def test_text_where_numbers_belong_is_said_with_its_column(row: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(f"id,log_odds,label,view_log_odds_0\n{row}\n")
+    with pytest.raises(WorkzoneError, match="something else than numbers"):
+        Predictions.load(path)
+
+
 @settings(max_examples=40, deadline=None)
 @given(content=st.binary(max_size=200) | st.binary(max_size=60).map(lambda rest: b"id,log_odds\n" + rest))
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
