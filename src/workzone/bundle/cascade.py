@@ -111,10 +111,11 @@ def look_through(
         final = plan.last_stage(model)
         order: Sequence[int] = ()
         for stage in (s for s in range(1, final + 1) if plan.model(s) == model):
-            focused = plan.focus == plan.stages[stage - 1]
+            # Each image's own order matters to the stages behind the focus at which somebody stops.
+            focused = plan.focus == plan.stages[stage - 1] and any(band != Band() for band in exits[stage:])
             if bands[stage - 1] == Band() and not (stage == final and plan.mean) and not focused:
                 continue  # nobody stops here, so its views join those of the next stage
-            wanted = [*order[: plan.stages[stage - 1]]] if len(order) else plan.views(stage)
+            wanted = order[: plan.stages[stage - 1]] or plan.views(stage)
             new = [view for view in wanted if view not in seen]
             embeddings[new] = embed_views(engine, cutter.cut(new), side_by_side=side_by_side)
             seen = sorted([*seen, *new])
@@ -187,15 +188,20 @@ def _seen_by(parts: Sequence[tuple[Engine, ViewEmbeddings]], plan: Plan, stage: 
     taken = plan.stages[stage - 1]
     if plan.focus and plan.focus < taken < len(plan.order):
         first = sorted(plan.order[: plan.focus])
-        said = engine.aggregate(views.embeddings[:, first], views.boxes[:, first], views.mask[:, first])
-        order = focused_order(plan, _one_layout(views), first, said.view_log_odds)
+        said = look_at(engine, views, first).view_log_odds
+        order = focused_order(plan, _one_layout(views), first, said)
         each = np.sort(order[:, :taken], axis=1)
         embeddings, boxes = (
             np.take_along_axis(part, each[..., None], axis=1) for part in (views.embeddings, views.boxes)
         )
         return engine.aggregate(embeddings, boxes, np.take_along_axis(views.mask, each, axis=1)).log_odds
-    seen = sorted(plan.views(stage))
-    return engine.aggregate(views.embeddings[:, seen], views.boxes[:, seen], views.mask[:, seen]).log_odds
+    return look_at(engine, views, plan.views(stage)).log_odds
+
+
+def look_at(engine: Engine, views: ViewEmbeddings, numbers: Sequence[int]) -> Scores:
+    """Scores of N images by the views of these ``numbers``, taken in rising order."""
+    seen = sorted(numbers)
+    return engine.aggregate(views.embeddings[:, seen], views.boxes[:, seen], views.mask[:, seen])
 
 
 def _one_layout(views: ViewEmbeddings) -> Boxes:

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from workzone.cli.options import BUDGET
 from workzone.errors import ConfigError, DataError
 
 review_app = typer.Typer(help="Labels that people gave to abstained pictures.", no_args_is_help=True)
@@ -42,13 +43,7 @@ def serve(
     shadow: str | None = typer.Option(None, "--shadow", help="Bundle that decides on the same images, for the log."),
     shadow_queue: int = typer.Option(16, "--shadow-queue", min=1, max=1024, help="Images that may wait for it."),
     shadow_seconds: float = typer.Option(10.0, "--shadow-seconds", min=0.01, help="Age at which they are dropped."),
-    budget: float | None = typer.Option(
-        None,
-        "--budget",
-        min=0.0,
-        help="Of a bundle with a cascade: mean share of the cost of all views to spend, as in 'workzone predict'.",
-        metavar="SHARE",
-    ),
+    budget: float | None = BUDGET,
     host: str = typer.Option("127.0.0.1", "--host", help="Address to listen on; others need --api-key-file."),
     port: int = typer.Option(8000, "--port", min=0, max=65535),
     workers: int = typer.Option(1, "--workers", min=1, max=64, help="Processes; each opens the bundle."),

@@ -110,7 +110,8 @@ class DecideConfig(Section):
     stages: tuple[int, ...] = Field(
         default=(),
         max_length=64,
-        description="cascade: views seen by each stage, the last one all; empty takes 0.2 and 0.4 of them, and all",
+        description="cascade: views seen by each stage, the last one all; empty takes 0.2 and 0.4 of them, and all, or "
+        "with focus the first grid, a few more, and all",
     )
     focus: bool = Field(
         default=True,

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from workzone.bundle.cascade import chain_log_odds
+from workzone.bundle.cascade import chain_log_odds, look_at, stage_log_odds
 from workzone.bundle.embedding import ViewEmbeddings
 from workzone.bundle.engines import Engine
 from workzone.calibration import Calibrator, create
@@ -80,7 +80,7 @@ def plan_cascade(
     bare = _bare(order, stages, focus=focus)
     fitted: list[Calibrator] = []
     columns: list[FloatArray] = []
-    for z in chain_log_odds([(engine, views)], bare)[0].values():
+    for z in stage_log_odds(engine, views, bare).values():
         part = replace(data, log_odds=z)
         fitted.append(_calibrator(part, config))
         columns.append(fitted[-1].apply(part))
@@ -155,12 +155,6 @@ def _bare(
     return Plan(tuple(order), tuple(stages), (create("none"),) * exits, (everyone,), tuple(models), mean, focus)
 
 
-def _look(engine: Engine, views: ViewEmbeddings, seen: Sequence[int]) -> FloatArray:
-    """Log-odds of all images by the views ``seen``."""
-    rows = sorted(seen)
-    return engine.aggregate(views.embeddings[:, rows], views.boxes[:, rows], views.mask[:, rows]).log_odds
-
-
 def _order(
     engine: Engine, views: ViewEmbeddings, labels: IntArray, stages: Sequence[int], focus: int
 ) -> tuple[int, ...]:
@@ -170,7 +164,7 @@ def _order(
     drawn = np.random.default_rng(0).permutation(len(labels))[:_ORDERED_BY]
     some = views.take(drawn)
     first = max((seen for seen in stages if seen < count), default=1)
-    known = greedy_order(lambda seen: _look(engine, some, seen), labels[drawn], count, first=first)
+    known = greedy_order(lambda seen: look_at(engine, some, seen).log_odds, labels[drawn], count, first=first)
     return (*known, *range(count, every))
 
 
