@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from workzone import calibration
 from workzone.bundle.embedding import EmbeddingCache, default_cache_folder, embed_images
 from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
-from workzone.config.models import FuseConfig, ModelConfig
+from workzone.config.run import FuseConfig, ModelConfig
 from workzone.data.roles import CalibData, Role
 from workzone.data.sources.build import build_manifest
 from workzone.metrics.bootstrap import replicates

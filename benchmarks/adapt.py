@@ -21,7 +21,7 @@ WAYS = ("frozen", "full", "checkpointing", "views")
 def cell(way: str, batch: int, steps: int) -> dict[str, float]:
     import torch
 
-    from workzone.config.models import ModelConfig, TrainConfig
+    from workzone.config.run import ModelConfig, TrainConfig
     from workzone.models.backbones import create_backbone
     from workzone.models.heads import ProbeHead
     from workzone.training.module import ImageModule

@@ -29,7 +29,7 @@ from workzone.bundle.cascade import chain_log_odds
 from workzone.bundle.embedding import ViewEmbeddings
 from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
 from workzone.config.load import load_config
-from workzone.config.models import FuseConfig, ModelConfig, RunConfig
+from workzone.config.run import FuseConfig, ModelConfig, RunConfig
 from workzone.config.views import ViewSpec
 from workzone.data.manifest import Manifest
 from workzone.data.roles import CalibData, Role

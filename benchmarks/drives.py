@@ -24,7 +24,7 @@ from workzone import calibration
 from workzone.bundle.embedding import EmbeddingCache, ViewEmbeddings, default_cache_folder, embed_images, pad_views
 from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
 from workzone.bundle.parallel import embed_views
-from workzone.config.models import FuseConfig, ModelConfig
+from workzone.config.run import FuseConfig, ModelConfig
 from workzone.data.manifest import Manifest
 from workzone.data.roles import CalibData, Role
 from workzone.data.sources.build import build_manifest

@@ -22,7 +22,7 @@ import torch
 from workzone.bundle.embedding import EmbeddingCache, default_cache_folder, embed_images
 from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
 from workzone.calibration.folds import group_folds
-from workzone.config.models import FuseConfig, ModelConfig
+from workzone.config.run import FuseConfig, ModelConfig
 from workzone.config.views import ViewSpec
 from workzone.data.roles import Role
 from workzone.data.sources.build import build_manifest

@@ -29,7 +29,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from views import embedded
 
 from workzone.bundle.embedding import ViewEmbeddings
-from workzone.config.models import FuseConfig, ModelConfig
+from workzone.config.run import FuseConfig, ModelConfig
 from workzone.config.views import ViewSpec
 from workzone.data.fusion.strategies import STRATEGIES
 from workzone.data.fusion.strategies import Images as Known

@@ -29,7 +29,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from views import embedded
 
 from workzone import calibration
-from workzone.config.models import FuseConfig, ModelConfig
+from workzone.config.run import FuseConfig, ModelConfig
 from workzone.config.views import ViewSpec
 from workzone.data.manifest import Manifest
 from workzone.data.mining.select import pseudo_labels

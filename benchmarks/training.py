@@ -33,7 +33,7 @@ from training_cells import DINO, LITE, Fold, Way, all_activations, all_pixels, t
 from views import METRICS, embedded, false_alarms, hard_negatives, signed
 
 from workzone.bundle.embedding import ViewEmbeddings, default_cache_folder
-from workzone.config.models import FuseConfig, ModelConfig, PretrainConfig
+from workzone.config.run import FuseConfig, ModelConfig, PretrainConfig
 from workzone.config.views import ViewSpec
 from workzone.data.roles import Role
 from workzone.data.sources.build import build_manifest

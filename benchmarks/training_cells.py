@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workzone.config.models import AdapterConfig, ModelConfig
+from workzone.config.run import AdapterConfig, ModelConfig
 from workzone.config.views import ViewSpec
 from workzone.files import atomic_path
 from workzone.models.adapters import apply_adapter

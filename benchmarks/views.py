@@ -28,7 +28,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from workzone.bundle.embedding import EmbeddingCache, ViewEmbeddings, default_cache_folder, embed_images
 from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
-from workzone.config.models import FuseConfig, ModelConfig
+from workzone.config.run import FuseConfig, ModelConfig
 from workzone.config.views import ViewSpec
 from workzone.data.manifest import Manifest
 from workzone.data.roles import Role

@@ -10,7 +10,7 @@ import pytest
 from workzone.calibration import CALIBRATORS, create, from_dict
 from workzone.calibration.select import select
 from workzone.calibration.slices import PerDatasetCalibrator, PerSliceCalibrator
-from workzone.config.models import CalibratorName
+from workzone.config.run import CalibratorName
 from workzone.data.roles import CalibData, TestData
 from workzone.errors import DataError
 from workzone.files import canonical_json

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from workzone.config.describe import markdown, reference
 from workzone.config.load import load_config, walk_fields
-from workzone.config.models import RunConfig
+from workzone.config.run import RunConfig
 
 
 def test_every_key_has_a_type_and_a_meaning() -> None:

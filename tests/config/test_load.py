@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workzone.config.load import PRESETS, build_config, dump_yaml, load_config, parse_words, walk_fields
-from workzone.config.models import RunConfig
+from workzone.config.run import RunConfig
 from workzone.errors import ConfigError
 
 BASE = ("data=synthetic", "out=run")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from workzone.config.load import load_config
-from workzone.config.models import BY_GROUP, NEEDS_VIEWS
+from workzone.config.run import BY_GROUP, NEEDS_VIEWS
 from workzone.data.roles import CalibData
 from workzone.decisions import POLICIES
 from workzone.decisions.policies.gate import GatePolicy

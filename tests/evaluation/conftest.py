@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workzone.config.models import EvaluateConfig
+from workzone.config.run import EvaluateConfig
 from workzone.decisions.certificate import Certificate, Guarantee
 from workzone.decisions.types import Code, Decisions
 from workzone.evaluation.inputs import Evaluated, OneView

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workzone.config.models import EvaluateConfig
+from workzone.config.run import EvaluateConfig
 from workzone.decisions.types import Decisions
 from workzone.evaluation.evaluate import evaluate, make_plots
 from workzone.evaluation.gallery import abstentions, gallery, worst_mistakes

@@ -14,7 +14,7 @@ import pytest
 
 from workzone.calibration import from_dict
 from workzone.calibration.select import select
-from workzone.config.models import EvaluateConfig
+from workzone.config.run import EvaluateConfig
 from workzone.data.roles import CalibData
 from workzone.decisions import GatePolicy, SelectivePolicy, ThresholdPolicy
 from workzone.decisions.types import Decisions

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workzone.config.models import EvaluateConfig
+from workzone.config.run import EvaluateConfig
 from workzone.errors import ConfigError
 from workzone.evaluation.evaluate import make_plots
 from workzone.evaluation.figures import Draws

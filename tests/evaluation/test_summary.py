@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workzone.config.models import EvaluateConfig
+from workzone.config.run import EvaluateConfig
 from workzone.decisions.types import Code, Decisions
 from workzone.errors import DataError
 from workzone.evaluation.figures import Draws, Part, policy_at_prevalence, policy_figures

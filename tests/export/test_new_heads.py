@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from workzone.bundle.engines import open_engine
-from workzone.config.models import FuseConfig
+from workzone.config.run import FuseConfig
 from workzone.export import export_backbone, export_head
 from workzone.models.aggregators import Ensemble, create_aggregator
 

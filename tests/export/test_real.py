@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from workzone.bundle.engines import open_engine
-from workzone.config.models import FuseConfig, ModelConfig
+from workzone.config.run import FuseConfig, ModelConfig
 from workzone.export import export_network, quantise_onnx, to_openvino
 from workzone.models.aggregators import Ensemble, create_aggregator
 from workzone.models.backbones import create_backbone

@@ -36,6 +36,7 @@ import onnxruntime  # noqa: F401
 import polars  # noqa: F401
 import pytest
 import timm  # noqa: F401
+import torch
 
 from helpers.tiny import tiny_words
 from helpers.transformer import NAME, give_name, write_weights
@@ -189,6 +190,9 @@ class Work:
                     module.datetime = Frozen  # type: ignore[attr-defined]
                 for timed in (search, loop):
                     timed.time = Steps()  # type: ignore[attr-defined]
+                # After a fork torch makes its pool of threads anew at the first look, and two threads looking
+                # at once find none.
+                torch.set_num_threads(1)
                 before = set(sys.modules)
                 config = load_config(tiny_words(self.state / "run", self.state / "cache", *self.words))
                 show = Beginning(phase, writer)

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 
 def test_a_checkpoint_is_replaced_by_a_whole_one_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workzone.config.models import TrainConfig
+    from workzone.config.run import TrainConfig
     from workzone.training.trainer import LAST, last_checkpoint, make_trainer
 
     trainer = make_trainer(TrainConfig(), tmp_path, monitor="val_mcc", device="cpu")

@@ -26,7 +26,7 @@ def draw(path: str) -> np.ndarray:
 def train(out: Path, strategy: str, epochs: int, batch_size: int = 8, *, weighed: bool = False) -> dict[str, object]:
     from timm.models.vision_transformer import VisionTransformer
 
-    from workzone.config.models import TrainConfig
+    from workzone.config.run import TrainConfig
     from workzone.data.roles import SelectData, TrainData
     from workzone.models.backbones import Backbone, BackboneSpec
     from workzone.training.adapt import adapt_backbone

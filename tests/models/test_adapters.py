@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from workzone.config.models import AdapterConfig
+from workzone.config.run import AdapterConfig
 from workzone.errors import ConfigError
 from workzone.models.adapters import METHODS, adapted_layers, apply_adapter, merge, trainable_parameters
 from workzone.models.adapters.doran import DoranLinear

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from workzone.config.models import FuseConfig
+from workzone.config.run import FuseConfig
 from workzone.errors import ConfigError
 from workzone.models.aggregators import MIX, AttentionMLP, Ensemble, NoisyOr, ViewAttention, create_aggregator
 from workzone.models.aggregators.base import MASKED

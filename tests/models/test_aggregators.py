@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from workzone.config.models import FuseConfig
+from workzone.config.run import FuseConfig
 from workzone.errors import ArtifactError, ConfigError
 from workzone.models.aggregators import MASKED, Attention, Ensemble, build_aggregator, create_aggregator
 from workzone.models.heads import ProbeHead

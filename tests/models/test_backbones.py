@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from workzone.config.models import ModelConfig, RunConfig
+from workzone.config.run import ModelConfig, RunConfig
 from workzone.errors import ConfigError, WeightsError
 from workzone.models.backbones import BACKBONES, create_backbone, load_backbone, save_backbone
 from workzone.models.backbones import create as create_module

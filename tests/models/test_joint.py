@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from workzone.config.load import load_config
-from workzone.config.models import ModelConfig
+from workzone.config.run import ModelConfig
 from workzone.errors import ConfigError
 from workzone.models.backbones import JointBackbone, create_backbone
 from workzone.models.backbones.create import PACKAGE

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workzone.config.models import FuseConfig
+from workzone.config.run import FuseConfig
 from workzone.data.roles import Role
 from workzone.decisions.uncertainty import from_evidence, from_samples
 from workzone.errors import ConfigError

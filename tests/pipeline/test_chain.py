@@ -18,8 +18,8 @@ from workzone.cli.main import app
 from workzone.data.roles import CalibData
 from workzone.decisions.policies.cascade import CascadePolicy
 from workzone.errors import ArtifactError, BundleError, ConfigError, DataError, LeakageError
-from workzone.pipeline.chain import ChainOptions, build_chain
-from workzone.pipeline.chain_members import Member, certification_parts, open_member
+from workzone.pipeline.commands.chain import ChainOptions, build_chain
+from workzone.pipeline.commands.chain_members import Member, certification_parts, open_member
 from workzone.pipeline.phase import Progress
 from workzone.pipeline.phases.calibrate import calibration_parts
 from workzone.predictions import Predictions
@@ -270,7 +270,7 @@ def test_members_with_other_labels_splits_or_calibrators_are_refused(
     # A calibrator that was honestly fitted on the other half leaves nothing to certify on.
     seen, rest = calibration_parts(data, one.config)
     monkeypatch.setattr(
-        "workzone.pipeline.chain_members.calibration_parts",
+        "workzone.pipeline.commands.chain_members.calibration_parts",
         lambda d, config: (rest, seen) if config.seed == 5 else (seen, rest),
     )
     certificate = other.detector.certificate.model_copy(update={"calibration_images_sha256": rest.fingerprint})

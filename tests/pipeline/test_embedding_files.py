@@ -10,8 +10,8 @@ from workzone.bundle.embedding import ViewEmbeddings
 from workzone.data.manifest import Manifest
 from workzone.data.splits import Splits
 from workzone.errors import ConfigError, DataError
+from workzone.pipeline.commands.mining import only_training
 from workzone.pipeline.embedding import picture_and_tiles, read_embeddings, tool_config
-from workzone.pipeline.mining import only_training
 
 MANIFEST = Manifest.from_frame(pl.DataFrame({"id": ["a", "b"], "path": ["a.jpg", "b.jpg"]}), root="/x")
 

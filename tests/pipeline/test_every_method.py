@@ -17,8 +17,8 @@ import pytest
 from helpers.tiny import tiny_words
 from helpers.transformer import NAME, call, give_name, write_weights
 from workzone.config.load import load_config
-from workzone.config.models import AugmentConfig
 from workzone.config.pretraining import PretrainMethod
+from workzone.config.run import AugmentConfig
 from workzone.config.terms import LOSS_NAMES, parse_loss
 from workzone.config.training import AugmentName, OptimizerName
 

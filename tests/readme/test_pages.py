@@ -47,7 +47,7 @@ def test_every_command_and_key_is_in_the_reference() -> None:
 
 def test_every_key_named_in_the_pages_exists() -> None:
     from workzone.config.load import walk_fields
-    from workzone.config.models import RunConfig
+    from workzone.config.run import RunConfig
 
     known = {key for key, _ in walk_fields()}
     sections = "|".join(name for name, info in RunConfig.model_fields.items() if name not in ("data", "out", "seed"))
@@ -126,7 +126,7 @@ def test_the_layout_page_names_every_artifact() -> None:
 def test_every_method_of_the_configuration_has_its_explanation() -> None:
     from typing import get_args
 
-    from workzone.config.models import CalibrateConfig, FuseConfig
+    from workzone.config.run import CalibrateConfig, FuseConfig
     from workzone.models.backbones.registry import BACKBONES
 
     pages = [DOCS / "explanation/calibration.md", *(DOCS / "families").glob("calib*.md")]

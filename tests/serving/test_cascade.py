@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from workzone.bundle import CascadeDetector, open_bundle
 from workzone.cli.main import app
 from workzone.errors import ConfigError
-from workzone.pipeline.chain import ChainOptions, build_chain
+from workzone.pipeline.commands.chain import ChainOptions, build_chain
 from workzone.pipeline.phase import Progress
 from workzone.registry.store import Registry
 from workzone.serving.log import read_log

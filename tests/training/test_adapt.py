@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers.patches import Killed, draw, lightning_killer, role
-from workzone.config.models import AdapterConfig, TrackingConfig, TrainConfig
+from workzone.config.run import AdapterConfig, TrackingConfig, TrainConfig
 from workzone.data.roles import CalibData, SelectData, TrainData
 from workzone.errors import ConfigError, DataError, LeakageError, MissingExtraError
 from workzone.training.adapt import adapt_backbone
@@ -60,13 +60,13 @@ def run(tiny, folder, cfg, **more):
     )
 
 
-@pytest.mark.parametrize(("method", "ema"), [("dora", 0.0), ("full", 0.9)])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(tiny, tmp_path, method, ema):
+@pytest.mark.parametrize(("method", "ema", "workers"), [("dora", 0.0, 0), ("full", 0.9, 0), ("full", 0.0, 2)])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tiny, tmp_path, method, ema, workers):
     cfg = config(method=method, ema=ema, epochs=4)
-    whole = run(tiny, tmp_path / "whole", cfg)
+    whole = run(tiny, tmp_path / "whole", cfg, workers=workers)
     with pytest.raises(Killed):
-        run(tiny, tmp_path / "killed", cfg, callbacks=[lightning_killer(2, 1)])
-    resumed = run(tiny, tmp_path / "killed", cfg)
+        run(tiny, tmp_path / "killed", cfg, callbacks=[lightning_killer(2, 1)], workers=workers)
+    resumed = run(tiny, tmp_path / "killed", cfg, workers=workers)
     expected = dict(whole.trace)
     assert len(whole.trace) == 16
     assert [position for position, _ in resumed.trace] == sorted(expected)[8:]

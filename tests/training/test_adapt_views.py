@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from helpers.patches import role
-from workzone.config.models import RunConfig, TrainConfig
+from workzone.config.run import RunConfig, TrainConfig
 from workzone.config.views import ViewSpec
 from workzone.data.roles import SelectData, TrainData
 from workzone.errors import ConfigError

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from workzone.config.models import AugmentConfig, TrainConfig
+from workzone.config.run import AugmentConfig, TrainConfig
 from workzone.data.roles import SelectData, TrainData
 from workzone.errors import DataError
 from workzone.training import adapt

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from workzone.config.load import load_config
-from workzone.config.models import TrainConfig
+from workzone.config.run import TrainConfig
 from workzone.data.roles import TrainData
 from workzone.errors import ConfigError, DataError
 from workzone.training.augmentation.mixing import mix, paste_across

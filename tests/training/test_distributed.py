@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from helpers.launched import train
-from workzone.config.models import TrainConfig
+from workzone.config.run import TrainConfig
 from workzone.errors import ConfigError
 from workzone.training.distributed import batch_share, launch_command
 from workzone.training.images import SeededOrder

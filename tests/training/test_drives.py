@@ -12,7 +12,7 @@ import torch
 from workzone.decisions.attention import EvidenceAttention, TrainedAttention
 from workzone.decisions.pooling import MAX_EVIDENCE, pool_from_dict
 from workzone.errors import BundleError, ConfigError, DataError
-from workzone.pipeline.drives import fit_drives
+from workzone.pipeline.commands.drives import fit_drives
 from workzone.training.drives import (
     AttentionSettings,
     DriveFrames,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from workzone.config.load import load_config
-from workzone.config.models import FuseConfig
+from workzone.config.run import FuseConfig
 from workzone.data.roles import Role
 from workzone.errors import ConfigError
 from workzone.models.aggregators import create_aggregator

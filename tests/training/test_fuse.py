@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from workzone.config.models import FuseConfig, TrainConfig
+from workzone.config.run import FuseConfig, TrainConfig
 from workzone.data.roles import Role
 from workzone.errors import DataError, LeakageError
 from workzone.models.storage import load_head, save_head

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from workzone.config.models import FuseConfig
+from workzone.config.run import FuseConfig
 from workzone.data.roles import Role
 from workzone.errors import ConfigError, DataError
 from workzone.models.aggregators import MIX, create_aggregator

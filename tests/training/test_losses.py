@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from workzone.config.models import FuseConfig
+from workzone.config.run import FuseConfig
 from workzone.config.terms import LOSS_NAMES, OF_EMBEDDINGS, parse_loss
 from workzone.errors import ConfigError
 from workzone.training.losses import LOSSES, LossInput, create_loss, require

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers.patches import Killed, draw, lightning_killer, role
-from workzone.config.models import AdapterConfig, FuseConfig, TrainConfig
+from workzone.config.run import AdapterConfig, FuseConfig, TrainConfig
 from workzone.config.terms import LOSS_NAMES
 from workzone.data.roles import Role, SelectData, TrainData
 from workzone.errors import ConfigError, DataError

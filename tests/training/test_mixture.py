@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from workzone.config.models import FuseConfig
+from workzone.config.run import FuseConfig
 from workzone.data.roles import Role, TrainData
 from workzone.errors import ConfigError, DataError
 from workzone.models.standardise import Standardise

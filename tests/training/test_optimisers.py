@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 import torch
 
-from workzone.config.models import OptimizerName, TrainConfig
+from workzone.config.run import OptimizerName, TrainConfig
 from workzone.errors import ConfigError
 from workzone.training.optimisers import (
     OPTIMISERS,

@@ -360,7 +360,7 @@ def test_equal_temperatures_would_drift_to_uniform_outputs():
 
 
 def test_random_weights_are_a_start_only_where_they_are_asked_for(tmp_path):
-    from workzone.config.models import ModelConfig
+    from workzone.config.run import ModelConfig
     from workzone.errors import ConfigError, WeightsError
     from workzone.models.backbones import create_backbone, load_backbone, save_backbone, scratch_backbone
 

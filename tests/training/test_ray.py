@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from workzone.config.models import ModelConfig, TrainConfig
+from workzone.config.run import ModelConfig, TrainConfig
 from workzone.data.roles import SelectData, TrainData
 from workzone.errors import ConfigError
 from workzone.models.backbones import Backbone, scratch_backbone

@@ -41,7 +41,7 @@ def cascade(
     from workzone.errors import ConfigError
 
     need_eval("evaluation")
-    from workzone.pipeline.chain import ChainOptions, build_chain
+    from workzone.pipeline.commands.chain import ChainOptions, build_chain
 
     keys = [w for w in words if "=" in w and not Path(w).exists()]
     given: dict[str, Any] = parse_words(keys)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from workzone.cli import quality
+from workzone.cli import fusion, quality
+from workzone.cli.manifests import WORDS, embeddings_for
 from workzone.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def download_(
 @app.command()
 def split(
     manifest: Path = typer.Argument(..., help="Manifest made by 'workzone data import'."),
-    words: list[str] | None = quality.WORDS,
+    words: list[str] | None = WORDS,
     out: Path = typer.Option(Path("splits.json"), "--out", "-o", help="Split file to write."),
     seed: int = typer.Option(0, "--seed", help="Seed of the split."),
     near_duplicates: bool = typer.Option(
@@ -176,7 +177,7 @@ def split(
     from workzone.data.units import find_units
 
     table = Manifest.load(manifest)
-    found = quality.embeddings_for(table, manifest, words or [], bundle, embeddings) if similarity else None
+    found = embeddings_for(table, manifest, words or [], bundle, embeddings) if similarity else None
     joined = {
         "near_duplicates": near_duplicates,
         "cell_metres": metres or None,
@@ -256,6 +257,6 @@ def synth(
 
 app.command("quality")(quality.quality)
 app.command("apply-review")(quality.apply_review)
-app.command("fuse")(quality.fuse)
-app.command("mine")(quality.mine)
-app.command("cross")(quality.cross)
+app.command("fuse")(fusion.fuse)
+app.command("mine")(fusion.mine)
+app.command("cross")(fusion.cross)

@@ -42,7 +42,7 @@ def drives(
         from workzone.training.drives import AttentionSettings
     except ModuleNotFoundError as error:
         raise MissingExtraError("torch", "train", feature="training of a pool") from error
-    from workzone.pipeline.drives import fit_drives, read_frames, sources_of
+    from workzone.pipeline.commands.drives import fit_drives, read_frames, sources_of
 
     show = TerminalProgress()
     detector = Detector.load(bundle, threads=threads)

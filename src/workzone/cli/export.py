@@ -61,7 +61,7 @@ def export(
 def _recalibrate(source: Path, data: Path, engine: str, precision: str, out: Path, seed: int) -> None:
     from workzone.cli.progress import TerminalProgress
     from workzone.errors import ConfigError
-    from workzone.pipeline.recalibrate import recalibrate
+    from workzone.pipeline.commands.recalibrate import recalibrate
 
     if not (source / "run.json").is_file() and not (source / "bundle.json").is_file():
         raise _no_source(source)

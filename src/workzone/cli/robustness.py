@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from workzone.cli.progress import TerminalProgress
-from workzone.config.models import EvaluateConfig
+from workzone.config.run import EvaluateConfig
 from workzone.evaluation.inputs import Evaluated
 
 

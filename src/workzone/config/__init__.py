@@ -1,5 +1,5 @@
 """Typed configuration: models, presets, overrides and their documentation."""
 
-from workzone.config.models import RunConfig
+from workzone.config.run import RunConfig
 
 __all__ = ["RunConfig"]

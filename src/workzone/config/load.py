@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from workzone.config.models import RunConfig
+from workzone.config.run import RunConfig
 from workzone.errors import ConfigError
 
 PRESETS = ("demo", "small", "full")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from workzone.config.models import EvaluateConfig
+from workzone.config.run import EvaluateConfig
 from workzone.evaluation import plots as draw
 from workzone.evaluation import plots_calibration as draw_calibration
 from workzone.evaluation.bands import UNKNOWN

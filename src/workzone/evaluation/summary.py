@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from workzone.config.models import EvaluateConfig
+from workzone.config.run import EvaluateConfig
 from workzone.evaluation.calibrators import Method, on_test, read_methods
 from workzone.evaluation.contrasts import Contrast, contrasts
 from workzone.evaluation.figures import (

@@ -16,7 +16,7 @@ from workzone.data.manifest import Manifest, read_table
 from workzone.errors import ConfigError, DataError
 from workzone.files import sha256_file
 from workzone.pipeline.phase import Progress
-from workzone.pipeline.phases.prepare import workers
+from workzone.pipeline.reading import workers
 
 
 def tool_config(data: Path, out: Path, words: Sequence[str]) -> RunConfig:

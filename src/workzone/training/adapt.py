@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from workzone.config.models import TrackingConfig, TrainConfig
+from workzone.config.run import TrackingConfig, TrainConfig
 from workzone.config.views import ViewSpec
 from workzone.data.roles import SelectData, TrainData
 from workzone.errors import ConfigError, DataError, LeakageError
@@ -94,7 +94,7 @@ def adapt_backbone(
         DataError: images without paths, unreadable images, one class only.
     """
     from workzone.training.module import MONITOR, ImageModule
-    from workzone.training.trainer import best_checkpoint, last_checkpoint, make_trainer
+    from workzone.training.trainer import best_checkpoint, epochs_done, last_checkpoint, make_trainer
 
     _check(train, select, config)
     sets = data_sets(train, config)
@@ -117,6 +117,9 @@ def adapt_backbone(
     whole = copy.deepcopy(module) if size > 1 and config.strategy == "fsdp2" else module
     trainer = make_trainer(config, folder, monitor=MONITOR, device=device, tracking=tracking, callbacks=callbacks)
     start = last_checkpoint(folder) if resume else None
+    if start is not None:
+        # Lightning asks for the first images, and worker processes fetch them, before it names the epoch.
+        loaders[0].sampler.set_epoch(epochs_done(start))  # type: ignore[attr-defined]
     # Lightning keeps each module's mode, and a pretrained backbone arrives in evaluation mode.
     module.train()
     fitted: Any = torch.compile(module) if config.compile else module

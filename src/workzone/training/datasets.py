@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workzone.config.models import TrainConfig
+from workzone.config.run import TrainConfig
 from workzone.config.training import augment_of
 from workzone.data.roles import RoleData
 from workzone.errors import DataError

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from workzone.config.models import TrackingConfig, TrainConfig
+from workzone.config.run import TrackingConfig, TrainConfig
 from workzone.config.views import ViewSpec
 from workzone.data.roles import RoleData, SelectData, TrainData
 from workzone.errors import ConfigError, WorkzoneError

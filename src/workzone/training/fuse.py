@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from workzone.config.models import FuseConfig
+from workzone.config.run import FuseConfig
 from workzone.errors import ConfigError
 from workzone.models.aggregators import Aggregator, Ensemble, create_aggregator
 from workzone.models.standardise import Standardise

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from workzone.config.models import FuseConfig, TrainConfig
+from workzone.config.run import FuseConfig, TrainConfig
 from workzone.errors import DataError
 from workzone.models.aggregators import Aggregator
 from workzone.models.standardise import Standardise

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from workzone.config.models import TrainConfig
+from workzone.config.run import TrainConfig
 from workzone.models.backbones import Backbone
 from workzone.models.backbones.base import to_unit
 from workzone.models.heads import ProbeHead

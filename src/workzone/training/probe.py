@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workzone.config.models import TrainConfig
+from workzone.config.run import TrainConfig
 from workzone.models.aggregators import Aggregator, GlobalView
 from workzone.training.features import Features, require_roles
 from workzone.training.fuse import HeadFit, Progress, fit_members

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.config.models import AugmentConfig, TrainConfig
+from workzone.config.run import AugmentConfig, TrainConfig
 from workzone.config.views import ViewSpec
 from workzone.data.roles import SelectData, TrainData
 from workzone.errors import DataError

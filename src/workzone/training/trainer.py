@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from workzone.config.models import TrackingConfig, TrainConfig
+from workzone.config.run import TrackingConfig, TrainConfig
 from workzone.errors import ConfigError, MissingExtraError
 from workzone.files import atomic_path
 from workzone.training.distributed import world
@@ -186,6 +186,12 @@ def last_checkpoint(folder: Path) -> Path | None:
     """Checkpoint that a killed run resumes from, or None."""
     path = folder / "checkpoints" / LAST
     return path if path.is_file() else None
+
+
+def epochs_done(checkpoint: Path) -> int:
+    """Whole epochs that a checkpoint of the trainer has behind it."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return int(state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
 
 
 def best_checkpoint(trainer: L.Trainer, monitor: str) -> Path:

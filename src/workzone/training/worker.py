@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from workzone.config.models import TrackingConfig, TrainConfig
+from workzone.config.run import TrackingConfig, TrainConfig
 from workzone.config.views import ViewSpec
 from workzone.data.roles import RoleData, SelectData, TrainData
 from workzone.files import read_json, write_json

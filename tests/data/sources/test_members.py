@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from workzone.config import RunConfig
-from workzone.config.models import SourceConfig
+from workzone.config.run import SourceConfig
 from workzone.data.manifest import Manifest
 from workzone.data.sources.base import Source
 from workzone.data.sources.build import SOURCES, build_manifest, detect

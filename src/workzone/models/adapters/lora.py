@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from workzone.config.models import AdapterConfig
+from workzone.config.run import AdapterConfig
 from workzone.errors import ConfigError
 from workzone.models.adapters.doran import DoranLinear
 from workzone.models.adapters.layers import adapted_layers, call_the_layers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from workzone.config.models import FuseConfig
+from workzone.config.run import FuseConfig
 from workzone.errors import ConfigError
 from workzone.models.aggregators.attention import Attention
 from workzone.models.aggregators.attention_mlp import AttentionMLP

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from workzone.config.models import ModelConfig
+from workzone.config.run import ModelConfig
 from workzone.errors import ConfigError, WeightsError
 from workzone.files import atomic_path, read_json, write_json
 from workzone.models.backbones.base import Backbone

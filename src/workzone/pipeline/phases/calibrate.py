@@ -9,7 +9,7 @@ from workzone.calibration import Calibrator, create
 from workzone.calibration.select import Selection, select
 from workzone.calibration.slices import PerSliceCalibrator
 from workzone.config import RunConfig
-from workzone.config.models import CalibrateConfig
+from workzone.config.run import CalibrateConfig
 from workzone.data.roles import CalibData
 from workzone.decisions.uncertainty import embedding_variance
 from workzone.decisions.uncertainty.names import EMBEDDING_VARIANCE

@@ -9,7 +9,7 @@ from workzone.bundle.engines import Engine, open_engine
 from workzone.data.roles import RoleData
 from workzone.files import read_json
 from workzone.pipeline.phase import Context
-from workzone.pipeline.phases.prepare import workers
+from workzone.pipeline.reading import workers
 from workzone.predictions import Predictions
 from workzone.vision import Preprocessing
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
-from workzone.config.models import FuseConfig
+from workzone.config.run import FuseConfig
 from workzone.data.roles import RoleData, SelectData, TrainData
 from workzone.errors import DataError
 from workzone.files import write_json

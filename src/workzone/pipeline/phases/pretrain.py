@@ -10,8 +10,7 @@ from workzone.errors import DataError
 from workzone.files import atomic_path, write_json
 from workzone.pipeline.artifacts import Artifacts
 from workzone.pipeline.phase import Context, PhaseSpec
-from workzone.pipeline.phases.prepare import workers
-from workzone.pipeline.reading import listing_hash
+from workzone.pipeline.reading import listing_hash, workers
 from workzone.pipeline.tracking import track
 
 

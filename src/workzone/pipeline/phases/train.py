@@ -10,7 +10,7 @@ import numpy as np
 from workzone.bundle.embedding import ViewEmbeddings
 from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
 from workzone.config import RunConfig
-from workzone.config.models import TrainConfig
+from workzone.config.run import TrainConfig
 from workzone.data.roles import RoleData, SelectData, TrainData
 from workzone.files import read_json, write_json
 from workzone.pipeline.phase import Context, PhaseSpec

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from workzone.config.models import TrainConfig
+from workzone.config.run import TrainConfig
 from workzone.errors import ConfigError
 from workzone.training.optimisers import adamw, ademamix, muon, schedule_free, sophia
 from workzone.training.optimisers.base import Method, Plan, parameter_groups

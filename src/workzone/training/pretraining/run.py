@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from workzone.config.models import AdapterConfig, ModelConfig
 from workzone.config.pretraining import PretrainConfig
+from workzone.config.run import AdapterConfig, ModelConfig
 from workzone.errors import ConfigError
 from workzone.files import sha256_json
 from workzone.models.adapters import apply_adapter, merge, trainable_parameters

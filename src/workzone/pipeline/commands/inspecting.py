@@ -20,7 +20,7 @@ from workzone.evaluation.shortcuts import Shortcut, find_shortcuts
 from workzone.files import write_atomic, write_json
 from workzone.pipeline.embedding import embed_manifest, picture_and_tiles, read_embeddings, whole_picture
 from workzone.pipeline.phase import Progress
-from workzone.pipeline.phases.prepare import workers
+from workzone.pipeline.reading import workers
 
 CSV, PAGE, REVIEW, JSON = "quality.csv", "quality.html", "review.csv", "quality.json"
 FACTS = ("source", "camera_id", "weather", "hour", "domain", "time_of_day")

@@ -17,15 +17,15 @@ from workzone.bundle.engines import Engine
 from workzone.bundle.parallel import embed_views
 from workzone.calibration import Calibrator
 from workzone.config import RunConfig
-from workzone.config.models import DecideConfig
+from workzone.config.run import DecideConfig
 from workzone.data.roles import CalibData, TestData
 from workzone.decisions import Certificate, fit_policy, issue
 from workzone.decisions.policies.cascade import CascadePolicy
 from workzone.errors import ConfigError
 from workzone.files import read_json, sha256_file
 from workzone.pipeline.cascade import plan_chain
-from workzone.pipeline.chain_card import chain_card
-from workzone.pipeline.chain_members import Member, certification_parts, look_cost, open_member, same_role
+from workzone.pipeline.commands.chain_card import chain_card
+from workzone.pipeline.commands.chain_members import Member, certification_parts, look_cost, open_member, same_role
 from workzone.pipeline.environment import environment, git_commit
 from workzone.pipeline.phase import Progress
 from workzone.pipeline.phases.decide import rows_of, unfitted

@@ -24,7 +24,7 @@ from workzone.errors import DataError
 from workzone.files import write_atomic
 from workzone.pipeline.embedding import contents, embed_manifest, whole_picture
 from workzone.pipeline.phase import Progress
-from workzone.pipeline.phases.prepare import workers
+from workzone.pipeline.reading import workers
 
 FIGURES = ("rank", "p_roadwork", "entropy", "margin", "disagreement", "orange_largest")
 _NAMES = {1: "roadwork", 0: "no_roadwork", -1: ""}

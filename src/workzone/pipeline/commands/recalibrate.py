@@ -25,7 +25,7 @@ from workzone.bundle.write import BundleParts, write_bundle
 from workzone.calibration.select import select
 from workzone.calibration.slices import PerSliceCalibrator
 from workzone.config.deciding import CalibrateConfig
-from workzone.config.models import ExportConfig
+from workzone.config.run import ExportConfig
 from workzone.data.manifest import Manifest
 from workzone.data.roles import CalibData, Role
 from workzone.data.sources.build import build_manifest
