@@ -235,3 +235,10 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> Non
     for page in pages:
         for tag in re.findall(r"<(?:script|img|iframe|link)\b[^>]*>", page.read_text(encoding="utf-8")):
             assert not loads.search(tag) or 'rel="canonical"' in tag, f"{page.name}: {tag}"
+
+
+def test_every_benchmark_has_its_row() -> None:
+    page = (DOCS / "explanation/benchmarks.md").read_text(encoding="utf-8")
+    files = (ROOT / "benchmarks").glob("*.py")
+    scripts = {path.name for path in files if "__main__" in path.read_text(encoding="utf-8")}
+    assert scripts == set(re.findall(r"^\| `python benchmarks/(\w+\.py)` \|", page, flags=re.MULTILINE))
