@@ -18,18 +18,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from views import embedded
 
 from workzone import calibration
-from workzone.bundle.embedding import EmbeddingCache, default_cache_folder, embed_images
-from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
 from workzone.config.run import FuseConfig, ModelConfig
+from workzone.config.views import ViewSpec
 from workzone.data.roles import CalibData, Role
 from workzone.data.sources.build import build_manifest
 from workzone.metrics.bootstrap import replicates
 from workzone.predictions import sigmoid
 from workzone.training.features import Features
 from workzone.training.fuse import fit_aggregator, score_features
-from workzone.vision import Preprocessing
 
 LOSSES = (
     "focal", "label_smoothing", "supcon+ce", "ce+0.1*koleo", "evidential", "gatekeeper", "lcron(items=batch)",
@@ -46,26 +45,10 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def read(images: Path, work: Path) -> tuple[Features, NDArray[np.str_], NDArray[np.str_]]:
+def read(images: Path) -> tuple[Features, NDArray[np.str_], NDArray[np.str_]]:
     """Features of all images with codes of their groups, groups and sources."""
-    from workzone.export.onnx import export_backbone
-    from workzone.models.backbones import create_backbone
-
-    backbone = create_backbone(ModelConfig())
-    pre = Preprocessing(image_size=backbone.image_size)
-    file = export_backbone(backbone, work / "onnx")
-    engine = OnnxRuntimeEngine.open(work / "onnx", head=False)
     manifest = build_manifest(images)
-    views = embed_images(
-        [str(p) for p in manifest.paths],
-        manifest.frame["sha256"].to_list(),
-        engine,
-        pre,
-        cache=EmbeddingCache(default_cache_folder(), engine, file, pre),
-        workers=engine.threads,
-        max_pixels=120_000_000,
-        progress=lambda done, total: say(f"embedded {done}/{total}") if done % 200 == 0 else None,
-    )
+    views = embedded(manifest, ModelConfig(), ViewSpec())
     labels = manifest.frame["label"].to_numpy().astype(np.int64)
     groups = np.array(manifest.frame["group"].to_list())
     codes = np.unique(groups, return_inverse=True)[1].astype(np.int64)
@@ -139,12 +122,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--only", nargs="*", default=[], help="ways whose name contains one of these words")
-    parser.add_argument("--work", type=Path, default=default_cache_folder() / "benchmarks" / "losses")
     args = parser.parse_args()
     if args.images is None:
         print("Pass --images with labelled street images; drawn ones say nothing about losses.")
         return
-    data, groups, sources = read(args.images, args.work)
+    data, groups, sources = read(args.images)
     rows: dict[str, dict[str, Any]] = {}
     base: dict[str, NDArray[np.float64]] = {}
     for name, options in WAYS.items():

@@ -127,7 +127,7 @@ def do_split(rows: int, work: Path) -> Callable[[], object]:
 
 def do_audit(rows: int, work: Path) -> Callable[[], object]:
     """Every hundredth picture is a crop of the one before it, which has the other role."""
-    from workzone.data.audit import audit
+    from workzone.data.audit.run import audit
     from workzone.data.manifest import Manifest
     from workzone.data.roles import Role
     from workzone.data.splits import Splits

@@ -17,7 +17,7 @@ from importlib import resources
 assert "site-packages" in workzone.__file__, workzone.__file__
 heavy = {"torch", "scipy", "polars", "onnxruntime", "pandas"} & set(sys.modules)
 assert not heavy, f"import workzone loads {heavy}"
-for name in ("config/presets/small.yaml", "evaluation/templates/report.html.j2", "py.typed"):
+for name in ("config/presets/small.yaml", "evaluation/report/templates/report.html.j2", "py.typed"):
     assert resources.files("workzone").joinpath(name).is_file(), f"the wheel lacks {name}"
 import workzone.bundle.runtime
 for name in ("torch", "polars", "scipy"):

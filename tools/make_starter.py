@@ -37,7 +37,6 @@ MOST_BYTES = 10_000_000
 SCENES = 6
 RECIPE = (
     "preset=small",
-    "views.pyramid=[]",
     "fuse.members=2",
     "fuse.hidden=32",
     "split.train=0.6",
@@ -46,6 +45,7 @@ RECIPE = (
     "split.val_test=0.05",
     "export.precision=int8",
     "export.also=[]",
+    "decide.policy=cascade",
     "decide.target_fnr=0.1",
 )
 _HEADING = "\n## Starter\n"

@@ -6,6 +6,9 @@ Each carries what happened, where, and what to do; the command line prints them 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class WorkzoneError(Exception):
     """Base of all errors meant for a user.
@@ -91,3 +94,12 @@ class MissingExtraError(WorkzoneError):
             f"{feature} needs the package '{package}', which is not installed",
             fix=f"install it with: pip install 'workzone[{extra}]'",
         )
+
+
+@contextmanager
+def needs_extra(package: str, extra: str, *, feature: str) -> Iterator[None]:
+    """Raise MissingExtraError where an import inside the block fails."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(package, extra, feature=feature) from error

@@ -48,6 +48,12 @@ def write_atomic(target: Path, content: bytes | str) -> None:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def require_new(folder: Path, problem: str) -> None:
+    """Raise ConfigError, which says ``problem``, unless ``folder`` does not exist or is empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(problem, where=str(folder), fix="name a new folder")
+
+
 def canonical_json(value: Any) -> str:
     """Return the one text form of ``value``: sorted keys, two-space indent, no NaN, trailing newline."""
     return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.errors import DataError, MissingExtraError
+from workzone.errors import DataError, needs_extra
 from workzone.files import atomic_path
 
 if TYPE_CHECKING:
@@ -223,8 +223,6 @@ def _read_csv(path: Path) -> pl.DataFrame:
 
 
 def _polars() -> Any:
-    try:
+    with needs_extra("polars", "eval", feature="reading and writing tables"):
         import polars
-    except ImportError as error:
-        raise MissingExtraError("polars", "eval", feature="reading and writing tables") from error
     return polars

@@ -254,3 +254,24 @@ def test_the_mean_adds_to_the_scores_of_earlier_models() -> None:
     seen = small.aggregate(views.embeddings[:, [0, 1, 3]], views.boxes[:, [0, 1, 3]], views.mask[:, [0, 1, 3]]).log_odds
     assert stages["stage_2"] == pytest.approx(seen)
     assert final == pytest.approx((seen + large.aggregate(more.embeddings, more.boxes, more.mask).log_odds) / 2)
+
+
+def test_no_stage_is_scored_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[tuple[int, int]] = []
+
+    def counted(self: Engine, embeddings: Any, boxes: Any, mask: Any) -> Scores:
+        passes.append(mask.shape)
+        views = embeddings[..., 0].astype(np.float64)
+        return Scores(views.mean(axis=1), views, np.full(views.shape, 1 / views.shape[1]))
+
+    monkeypatch.setattr(Brightness, "aggregate", counted)
+    parts: list[Any] = []
+    for pre, engine in ((SMALL, Darkness()), (PRE, Brightness())):
+        pixels, boxes = make_views(NEAR, pre)
+        parts.append((engine, pad_views([(embed_views(engine, pixels), boxes)])))
+    chain_log_odds(parts, chain_policy(True, (Band(),) * 3).plan)
+    assert passes == [(1, 1), (1, 3), (1, 2), (1, 5)], "each stage once, though later ones add the first model"
+    passes.clear()
+    focused = Plan(ORDER, (2, 3, 4, 5), (NONE,) * 3, (Point((Band(),) * 3, 1.0),), focus=2)
+    assert list(stage_log_odds(*parts[1], focused)) == ["stage_1", "stage_2", "stage_3"]
+    assert passes == [(1, 2), (1, 3), (1, 4)], "the views before the focus once, and the last stage not at all"

@@ -13,7 +13,6 @@ from PIL import Image
 
 from workzone.bundle import Detector
 from workzone.bundle.embedding import EmbeddingCache, embed_images
-from workzone.bundle.parallel import in_order
 from workzone.config.views import ViewSpec
 from workzone.errors import BundleError, ImageError
 from workzone.files import sha256_file
@@ -152,13 +151,3 @@ def test_loading_twice_gives_the_same_answers(tiny_bundle: Path, detector: Detec
     one = Detector.load(str(tiny_bundle), threads=1)
     assert one.engine.threads == 1
     assert [d for _, d in one.predict(images)] == [d for _, d in detector.predict(images)]
-
-
-def test_errors_of_the_work_end_it() -> None:
-    def work(x: int) -> int:
-        return 1 // x
-
-    with pytest.raises(ZeroDivisionError):
-        list(in_order([1, 0, 1], work, workers=2, on_error=None))
-    with pytest.raises(ValueError, match="at least 1"):
-        list(in_order([1], work, workers=0, on_error=None))

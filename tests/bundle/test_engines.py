@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forgery import failures, reseal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.forgery import failures, reseal
 from workzone.bundle import Detector
 from workzone.bundle.engines import Engine, network_files, open_engine
 from workzone.bundle.engines.onnx_scan import refuse_unsafe_onnx

@@ -112,6 +112,9 @@ def test_a_constant_network_has_nothing_to_explain(make: Make) -> None:
     assert "cannot be compared" in weights_sentence(e)
     assert steps[-1][0] == steps[-1][1], "a bar that ends"
     assert illustrate(e, orange_scene()).width > 500
+    faint = illustrate(replace(e, heat=np.full_like(e.heat, 0.002)), orange_scene())
+    red, green, blue = faint.getpixel((round(0.75 * faint.width), 150))
+    assert red == green == blue, "chance is not stretched to full colour"
 
 
 def test_views_count_by_what_is_lost_without_them(orange: Detector, found: Explanation) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forgery import edit_json, edit_manifest, failures, reseal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.forgery import edit_json, edit_manifest, failures, reseal
 from workzone.bundle import Detector, schema
 from workzone.bundle.strict_json import parse
 from workzone.errors import BundleError, WorkzoneError
@@ -22,6 +22,16 @@ def refused(folder: Path, reason: str = "") -> None:
         Detector.load(folder)
     assert reason in str(caught.value)
     assert failures(folder)
+
+
+def test_another_folder_is_told_from_a_bundle_without_its_manifest(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    refused(tmp_path / "photos", "give the folder that holds bundle.json")
+    (tmp_path / "run").mkdir()
+    shutil.copytree(copy, tmp_path / "run" / "bundle")
+    refused(tmp_path / "run", f"give {tmp_path / 'run' / 'bundle'}")
+    (copy / "bundle.json").unlink()
+    refused(copy, "take the original bundle")
 
 
 @pytest.mark.parametrize("version", [0, 2, -1, "1", True, 1.0, None, [1], {"v": 1}, 10**30])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers.command import workzone
+from helpers.tools import load_tool
 from workzone.bundle.starter import STARTER, starter_bundle
 from workzone.bundle.verify import verify_bundle
 
@@ -34,12 +34,7 @@ def test_predict_takes_it_where_no_bundle_is_named(images: list[Path]) -> None:
 
 
 def test_its_card_tells_data_licences_and_every_source_and_can_be_written_anew(tmp_path: Path) -> None:
-    file = Path(__file__).parents[2] / "tools" / "make_starter.py"
-    spec = importlib.util.spec_from_file_location("make_starter", file)
-    assert spec is not None
-    assert spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool("make_starter")
     copy = tmp_path / "starter"
     shutil.copytree(STARTER, copy)
     card = (STARTER / "MODEL_CARD.md").read_text()

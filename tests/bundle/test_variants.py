@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from forgery import failures, reseal
 
 from helpers.command import workzone
+from helpers.forgery import failures, reseal
 from helpers.tiny import tiny_words
 from workzone.bundle import Detector, verify_bundle
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forgery import edit_json, edit_manifest, failures, reseal
 from PIL import Image
 
+from helpers.forgery import edit_json, edit_manifest, failures, reseal
 from workzone.bundle import Detector, schema, verify_bundle
 from workzone.errors import BundleError
 

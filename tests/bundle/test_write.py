@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forgery import edit_json, failures, reseal
 
+from helpers.forgery import edit_json, failures, reseal
 from workzone.bundle import schema, write
 from workzone.bundle.write import BundleParts, write_bundle
 from workzone.errors import BundleError, WorkzoneError
@@ -61,7 +61,7 @@ def test_old_bundle_is_replaced(parts: BundleParts, tmp_path: Path) -> None:
     assert left_over(tmp_path) == ["bundle"]
 
 
-@pytest.mark.parametrize("step", ["_fill", "_golden_cases", "verify_bundle", "_flush", "_replace", "write_json"])
+@pytest.mark.parametrize("step", ["_fill", "write_golden", "verify_bundle", "_flush", "_replace", "write_json"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_stopped_half_way_leaves_nothing(
     parts: BundleParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: type[BaseException]

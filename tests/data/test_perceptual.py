@@ -13,7 +13,6 @@ from workzone.data.perceptual import (
     UnionFind,
     bits_from_hex,
     dct_matrix,
-    hamming,
     near_edges,
     near_pairs,
     phash,
@@ -39,9 +38,9 @@ def test_phash_survives_encoding_and_tells_pictures_apart() -> None:
     image = picture(1)
     stream = io.BytesIO()
     image.resize((200, 150)).save(stream, "JPEG", quality=40)
-    assert hamming(phash(image), phash(Image.open(stream))) <= 4
-    others = [hamming(phash(image), phash(picture(s))) for s in range(2, 12)]
-    assert min(others) > 12
+    hashes = [phash(image), phash(Image.open(stream)), *(phash(picture(s)) for s in range(2, 12))]
+    assert [(i, j) for i, j, _ in near_pairs(hashes[:2], 4)] == [(0, 1)]
+    assert list(near_pairs(hashes[:1] + hashes[2:], 12)) == []
 
 
 def test_flat_pictures_hash_alike() -> None:
@@ -72,8 +71,12 @@ def test_near_pairs_equals_brute_force(limit: int, kept: int | None, monkeypatch
     if kept is not None:
         monkeypatch.setattr(perceptual, "_plan", lambda n, bits: (bits + kept, kept))
     hashes = clumped(limit, 120)
+    numbers = [int(h, 16) for h in hashes]
     want = sorted(
-        (i, j, d) for i in range(120) for j in range(i + 1, 120) if (d := hamming(hashes[i], hashes[j])) <= limit
+        (i, j, d)
+        for i in range(120)
+        for j in range(i + 1, 120)
+        if (d := (numbers[i] ^ numbers[j]).bit_count()) <= limit
     )
     assert {d for _, _, d in want} == set(range(limit + 1))
     assert sorted(near_pairs(hashes, limit)) == want

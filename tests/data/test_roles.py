@@ -60,6 +60,32 @@ def test_parts_share_images_and_groups_of_both_classes() -> None:
     assert other.fingerprint != first.fingerprint
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=12), st.floats(0.05, 0.95))
+def test_both_parts_have_each_class_that_two_groups_have(groups: list[tuple[int, int]], fraction: float) -> None:
+    sizes = [(p, n) for p, n in groups if p + n]
+    labels = np.concatenate([np.repeat([1, 0], pair) for pair in sizes] or [np.zeros(0)]).astype(int)
+    names = np.repeat([f"g{i}" for i in range(len(sizes))], [p + n for p, n in sizes])
+    data = CalibData.from_arrays(labels, np.zeros(len(labels)), groups=names)
+    first, second = data.disjoint_parts(fraction, seed=0)
+    for label in (0, 1):
+        holders = len(np.unique(names[labels == label]))
+        assert not holders or (first.labels == label).any()
+        if holders > 1 and not any(p and n for p, n in sizes):
+            assert (second.labels == label).any()
+
+
+def test_parts_of_long_and_short_sequences_are_alike() -> None:
+    """Counts of a real collection: half of the roadwork images come from four sequences."""
+    positives, negatives = [13, 10, 10, 9, *[1] * 21], [75, 13, 7, 2, *[1] * 150]
+    labels = np.r_[np.ones(sum(positives)), np.zeros(sum(negatives))].astype(int)
+    sizes = [*positives, *negatives]
+    names = np.repeat([f"g{i}" for i in range(len(sizes))], sizes)
+    parts = CalibData.from_arrays(labels, np.zeros(len(labels)), groups=names).disjoint_parts(0.5, seed=0)
+    assert sorted(part.n_positive for part in parts) == [31, 32]
+    assert sorted(len(np.unique(part.groups[part.labels == 1])) for part in parts) == [12, 13]
+
+
 def test_a_part_is_not_made_of_one_long_sequence() -> None:
     """One sequence with half of the roadwork must not be the whole of a part."""
     labels = np.r_[np.ones(20), np.zeros(40), np.tile([1, 0], 20)].astype(int)

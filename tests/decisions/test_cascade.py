@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from workzone.calibration import create as create_calibrator
 from workzone.data.roles import CalibData
 from workzone.decisions import Code, apply_policy
 from workzone.decisions.cascade import Band, Plan, Point, fit_plan, greedy_order, starting_threshold
 from workzone.decisions.cascade.search import _best, divergence
-from workzone.decisions.policies.cascade import CascadePolicy
+from workzone.decisions.policies.cascade import CascadePolicy, _climbed
+from workzone.decisions.risk import GRID
 from workzone.errors import BundleError, CheckFailedError, ConfigError, DataError
 from workzone.files import canonical_json
 from workzone.predictions import FloatArray, logit, sigmoid
@@ -418,3 +421,44 @@ def test_the_promise_of_all_points_at_once_holds_and_broken_rules_are_caught() -
         assert held or policy.results[0].threshold <= 0.02
         seen.add(held)
     assert {0, STEPS + 1} <= seen
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(0, 6))
+def test_points_that_have_passed_rise_together_until_one_fails(seed: int, points: int, allowed: int) -> None:
+    rng = np.random.default_rng(seed)
+    answers = [rng.beta(2, 2, size=30) for _ in range(points)]
+    starts = rng.uniform(0.01, 0.4, size=points).tolist()
+    tops, over = list(starts), False
+    for threshold in GRID[min(starts) < GRID].tolist():
+        for point in range(points):
+            if threshold > starts[point]:
+                over = over or int((answers[point] < threshold).sum()) > allowed
+                tops[point] = tops[point] if over else threshold
+        if over:
+            break
+    assert _climbed(answers, starts, allowed) == tops
+
+
+@pytest.mark.stat
+def test_thresholds_that_rise_behind_the_points_keep_the_promise() -> None:
+    rng = np.random.default_rng(1)
+    draws, n, alpha = 1500, 300, 0.1
+    plan = Plan((0, 1), (1, 2), (NONE,), (Point((Band(),), 1.0, 0.01), Point((Band(0.005, 0.5),), 0.6, 0.01)))
+    known, lifted, broken = CascadePolicy(plan=plan, target_fnr=alpha, delta=DELTA, budget=1.0), 0, 0
+    # Negatives that put the MCC-optimal threshold, which caps the others, well above the target.
+    labels = np.r_[np.ones(n, dtype=int), np.zeros(600, dtype=int)]
+    for _ in range(draws):
+        full, first = rng.random(n), rng.random(n)
+        # Of the second point half stop with a first look above 0.5, so it misses half as many at each threshold.
+        p = np.r_[full, np.full(600, 0.25)]
+        stages = {"stage_1": logit(np.r_[first, np.full(600, 0.1)])}
+        data = CalibData.from_arrays(labels, logit(p))
+        policy = known.with_plan(plan, 1.0).fit(data, p, stages)
+        assert policy.certified_points == 2
+        low = [r.threshold for r in policy.results]
+        lifted += low[0] > 0.05
+        broken += low[0] > alpha or 0.005 + 0.495 * low[1] > alpha
+    assert lifted > 0.9 * draws, "the start of 0.01 is left behind"
+    limit = DELTA + 3 * float(np.sqrt(DELTA * (1 - DELTA) / draws))
+    assert 0.01 < broken / draws <= limit

@@ -117,7 +117,7 @@ def test_too_few_mistakes_are_no_table() -> None:
     for few in (none, ~none):
         table = compare_measures(measures, few, groups)
         assert table["rows"] == []
-        assert "too few" in table["sentence"]
+        assert "at least 10 of each are needed" in table["sentence"]
         assert table["used"] == "max_probability"
 
 

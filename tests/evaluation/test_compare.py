@@ -11,8 +11,8 @@ import pytest
 
 from workzone.errors import ConfigError, DataError
 from workzone.evaluation.compare import compare, write_comparison
-from workzone.evaluation.compare_page import classical_tests, comparison_table, render
 from workzone.evaluation.given import Given, evaluated_from, load_given, save_scores
+from workzone.evaluation.report.compare import classical_tests, comparison_table, render
 from workzone.metrics import evaluate
 
 N = 300

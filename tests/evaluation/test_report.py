@@ -15,11 +15,12 @@ from PIL import Image
 from workzone.config.run import EvaluateConfig
 from workzone.decisions.types import Decisions
 from workzone.evaluation.evaluate import evaluate, make_plots
-from workzone.evaluation.gallery import abstentions, gallery, worst_mistakes
 from workzone.evaluation.inputs import Evaluated
+from workzone.evaluation.report.gallery import abstentions, gallery, worst_mistakes
+from workzone.evaluation.report.tables import LABEL_ROWS, system_table
+from workzone.evaluation.report.terminal import summary_table
 from workzone.evaluation.slices import compute_slices
 from workzone.evaluation.summary import summarise
-from workzone.evaluation.tables import summary_table
 from workzone.predictions import Predictions
 
 Make = Callable[..., Evaluated]
@@ -241,3 +242,17 @@ def test_terminal_table_shows_the_promise(make: Make, quick: EvaluateConfig) -> 
     assert "not certifiable" in text
     assert f"{summary.systems['argmax'].natural['mcc']}" in text
     assert "n 120" in text
+
+
+def test_rates_of_one_class_count_the_images_of_that_class(make: Make, quick: EvaluateConfig) -> None:
+    summary = summarise(make(120), quick, seed=0, progress=_quiet)
+    counted = {row["title"]: row["n"] for row in system_table(summary, LABEL_ROWS, "argmax", "one_view")["rows"]}
+    assert counted["Recall"] == counted["Roadwork missed (FNR)"] == summary.n_positive
+    assert counted["Specificity"] == counted["False alarms (FPR)"] == 120 - summary.n_positive
+    assert counted["MCC"] == counted["AUROC"] == 120
+
+
+def test_pictures_of_the_page_do_not_wait_for_scrolling(written: Path) -> None:
+    text = (written / "report.html").read_text(encoding="utf-8")
+    assert "<img src=" in text
+    assert 'loading="lazy"' not in text

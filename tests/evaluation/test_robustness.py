@@ -14,9 +14,9 @@ from workzone.errors import DataError
 from workzone.evaluation.changes import CLEAN, Change, corruption_changes, streetvision_changes
 from workzone.evaluation.figures import Draws
 from workzone.evaluation.inputs import Evaluated
-from workzone.evaluation.pages import block, related
+from workzone.evaluation.report.more import block, related
+from workzone.evaluation.report.robustness import robustness_tables, write_robustness
 from workzone.evaluation.robustness import Robustness, robustness, sample_images
-from workzone.evaluation.robustness_output import robustness_tables, write_robustness
 from workzone.metrics.proportions import clopper_pearson
 from workzone.vision.corruptions import LEVELS, Picture
 

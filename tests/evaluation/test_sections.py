@@ -27,8 +27,8 @@ from workzone.evaluation.evaluate import evaluate
 from workzone.evaluation.figures import Draws
 from workzone.evaluation.given import evaluated_from, load_given, save_scores
 from workzone.evaluation.inputs import Evaluated
-from workzone.evaluation.pages import refresh, related
-from workzone.evaluation.report_sections import calibrators, selective_table
+from workzone.evaluation.report.more import refresh, related
+from workzone.evaluation.report.sections import calibrators, selective_table
 from workzone.evaluation.selective import SELECTIVE_FIGURES, as_probability, policy_confidence, score_figures
 from workzone.evaluation.summary import summarise
 from workzone.metrics import selective
@@ -231,7 +231,8 @@ def test_the_policy_is_told_with_its_price(make: Make) -> None:
     assert rows["wrong_of_answered"].b.value == pytest.approx(wrong[given].mean())
     assert f"avoids {int((half & ~wrong).sum())}" in c.more[0]
     assert f"{int((~given).sum())} of 250 images" in c.more[1]
-    assert c.sentence.startswith(f"The policy answers {wrong.mean():.1%} of all images wrongly")
+    both = f"The policy answers {wrong.mean():.1%} of all images wrongly, against {half.mean():.1%}"
+    assert c.sentence.startswith(both)
     alike = make(
         60, one_view=False, decisions=Decisions(e.argmax[:60] * 0, np.zeros(60), np.ones((60, 2), bool), ["x"] * 60)
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from workzone.decisions.types import Code, Decisions
 from workzone.errors import DataError
 from workzone.evaluation.figures import Draws, Part, policy_at_prevalence, policy_figures
 from workzone.evaluation.inputs import Evaluated
+from workzone.evaluation.report.terminal import summary_rows
+from workzone.evaluation.report.words import cautions, certificate_line, headline
 from workzone.evaluation.slices import compute_slices, day_night_gap
 from workzone.evaluation.summary import MACRO_LABELS, MACRO_POLICY, Summary, summarise
-from workzone.evaluation.tables import summary_rows
-from workzone.evaluation.words import cautions, headline
 from workzone.metrics import auroc, clopper_pearson
 from workzone.predictions import Predictions
 
@@ -143,6 +144,23 @@ def test_promise_is_held_against_the_test_images(make: Make, quick: EvaluateConf
     assert s.promises[0].events == s.counts["missed"]
     slices = compute_slices(e, (), draws=s.draws, fewest=10, progress=_quiet)
     assert any("certificate names" in line for line in cautions(e, s, slices)) == (verdict != "at or below")
+
+
+@pytest.mark.parametrize("low", [0.05, 0.2])
+def test_what_speaks_against_a_promise_is_said_with_the_certificate(
+    make: Make, quick: EvaluateConfig, low: float
+) -> None:
+    s = _run(make(120, status="certified"), quick)
+    measured = replace(s.promises[0].measured, value=0.3, low=low, high=0.4)
+    s = replace(s, promises=(replace(s.promises[0], alpha=0.1, measured=measured, verdict="above the limit"),))
+    title, sentence = certificate_line(s)
+    contradicted = low > 0.1
+    assert title == ("Certified, but these images contradict it" if contradicted else "Certified")
+    assert ("On these images the" in sentence) == contradicted
+    terminal = next(value for name, value, _ in summary_rows(s) if name.startswith("promise"))
+    assert ("certified, but 30.0%" in terminal) == contradicted
+    mean = replace(s, promises=(replace(s.promises[0], kind="expectation"),))
+    assert certificate_line(mean)[0] == "Certified", "a single draw may lie above a promise about the mean"
 
 
 def test_group_promise_counts_groups(make: Make, quick: EvaluateConfig) -> None:

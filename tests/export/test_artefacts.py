@@ -15,7 +15,7 @@ import torch
 
 from workzone.bundle.engines import ENGINES, open_engine
 from workzone.errors import BundleError, CheckFailedError, ConfigError, MissingExtraError
-from workzone.export import export_network
+from workzone.export import export_backbone, export_head
 from workzone.export.artefacts import conform, make_artefact, open_artefact
 from workzone.export.tensorrt import TensorRtEngine, build_plan, cast_first
 from workzone.models.aggregators import Ensemble, build_aggregator
@@ -34,7 +34,8 @@ def network(tiny, tmp_path_factory):
     head = Ensemble([build_aggregator("attention", {"dim": 32, "hidden": 8, "dropout": 0.0}) for _ in range(2)]).eval()
     for parameter in head.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.3)
-    export_network(backbone, head, folder)
+    export_backbone(backbone, folder)
+    export_head(head, folder)
     return backbone, head, folder
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.networks import unsettled
 from workzone.bundle.engines import open_engine
 from workzone.config.run import FuseConfig
 from workzone.export import export_backbone, export_head
@@ -27,13 +28,9 @@ ROWS = {
 
 def head(config: FuseConfig) -> Ensemble:
     torch.manual_seed(0)
-    members = [create_aggregator(config, D, member=i) for i in range(3 if config.aggregator == "mix" else 1)]
-    for member in members:
-        member.set_statistics(torch.randn(40, D) * 2 + 0.5)
-        with torch.no_grad():
-            for parameter in member.parameters():
-                parameter.add_(torch.randn_like(parameter) * 0.3)
-    return Ensemble(members).eval()
+    return unsettled(
+        [create_aggregator(config, D, member=i) for i in range(3 if config.aggregator == "mix" else 1)]
+    )
 
 
 def bag(b: int, v: int):

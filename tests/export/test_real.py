@@ -10,7 +10,7 @@ import pytest
 
 from workzone.bundle.engines import open_engine
 from workzone.config.run import FuseConfig, ModelConfig
-from workzone.export import export_network, quantise_onnx, to_openvino
+from workzone.export import export_backbone, export_head, quantise_onnx, to_openvino
 from workzone.models.aggregators import Ensemble, create_aggregator
 from workzone.models.backbones import create_backbone
 from workzone.vision import Preprocessing, open_views
@@ -32,7 +32,8 @@ def test_int8_stays_near_fp32(name, tmp_path):
         pytest.skip("DINOv2 weights are not on this machine")
     backbone = create_backbone(ModelConfig(backbone=name, weights=str(DINO) if name == "dinov2_vits14" else None))
     head = Ensemble([create_aggregator(FuseConfig(hidden=8), backbone.embedding_dim)]).eval()
-    export_network(backbone, head, tmp_path / "fp32")
+    export_backbone(backbone, tmp_path / "fp32")
+    export_head(head, tmp_path / "fp32")
     files = sorted(IMAGES.iterdir())
     order = np.random.default_rng(0).permutation(len(files))
     views = np.stack([open_views(files[i], Preprocessing())[0][j % 10] for j, i in enumerate(order[:64])])

@@ -141,7 +141,9 @@ def test_the_command_line_from_a_table_to_a_page(call: Call, tmp_path: Path) -> 
             with window(browser, narrow=narrow) as (page, problems):
                 page.goto((tmp_path / "m" / "map.html").as_uri())
                 page.locator("[data-ready='1']").wait_for(state="attached")
-                assert "1 places" in page.locator("body").inner_text()
+                told = page.locator("#counts").inner_text()
+                assert told.startswith("1 place. ")
+                assert "--tiles" in told
                 shot(page, "map-narrow" if narrow else "map")
                 assert not problems
 

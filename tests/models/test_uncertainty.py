@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from workzone.config.run import FuseConfig
 from workzone.data.roles import Role
 from workzone.decisions.uncertainty import from_evidence, from_samples
 from workzone.errors import ConfigError
 from workzone.models.aggregators import Ensemble, create_aggregator
-from workzone.models.uncertainty import evidence_alpha, evidential_loss, member_log_odds, sample_log_odds
+from workzone.models.uncertainty import evidence_alpha, member_log_odds, sample_log_odds
 from workzone.predictions import sigmoid
 from workzone.training.features import Features
 from workzone.training.fuse import fit_aggregator
+from workzone.training.losses.evidential import Evidential
 
 V, D = 4, 12
 
@@ -145,10 +147,11 @@ def test_evidential_loss_by_hand() -> None:
     assert (a, b) == pytest.approx((np.log1p(np.exp(0.3)) + 1, np.log1p(np.exp(-1.2)) + 1))
     s, p = a + b, a / (a + b)
     error = (1 - p) ** 2 + p * (1 - p) / (s + 1) + (1 - p) ** 2 + p * (1 - p) / (s + 1)
-    assert float(evidential_loss(logits, torch.tensor([0]), ramp=0.0)) == pytest.approx(error)
+    each, label = Evidential(D, anneal=10.0).each, torch.tensor([0])
+    assert float(each(F.softplus(logits) + 1.0, label, 0)) == pytest.approx(error)
     # KL(Beta(1, b) || uniform) = ln b + 1/b - 1
     divergence = np.log(b) + 1 / b - 1
-    assert float(evidential_loss(logits, torch.tensor([0]), ramp=0.5)) == pytest.approx(error + divergence / 2)
+    assert float(each(F.softplus(logits) + 1.0, label, 5)) == pytest.approx(error + divergence / 2)
 
 
 def test_evidential_head_has_most_vacuity_where_labels_contradict() -> None:
@@ -158,9 +161,10 @@ def test_evidential_head_has_most_vacuity_where_labels_contradict() -> None:
     y = np.where(np.abs(x[:, 0]) < 1, rng.integers(0, 2, 600), x[:, 0] > 0).astype(np.int64)
     net = nn.Sequential(nn.Linear(1, 32), nn.ReLU(), nn.Linear(32, 2))
     optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    loss = Evidential(1, anneal=100.0)
     for epoch in range(150):
         optimizer.zero_grad()
-        evidential_loss(net(torch.from_numpy(x)), torch.from_numpy(y), ramp=min(1.0, epoch / 100)).backward()
+        loss.each(F.softplus(net(torch.from_numpy(x))) + 1.0, torch.from_numpy(y), epoch).mean().backward()
         optimizer.step()
     p, measures = from_evidence(evidence_alpha(net(torch.from_numpy(x))))
     clear, contested = np.abs(x[:, 0]) > 1.5, np.abs(x[:, 0]) < 0.5

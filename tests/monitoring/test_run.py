@@ -120,6 +120,9 @@ def test_where_no_day_is_judged_the_reason_is_said(tmp_path: Path) -> None:
     assert "2026-05-09 has 120 images, 5000 are needed" in said
     said = site.run("--now", "2027-05-10T06:00:00", "--out", tmp_path / "none").output
     assert "the log holds no image of these 14 days" in said
+    page = (tmp_path / "none" / "monitor.html").read_text()
+    assert "No day was tested" in page
+    assert "<svg" not in page
 
 
 def test_labels_count_once_however_often_one_looks(tmp_path: Path) -> None:

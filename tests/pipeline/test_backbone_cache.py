@@ -33,3 +33,20 @@ def test_a_damaged_backbone_is_dropped(tmp_path: Path) -> None:
     assert not cache.copy_to(target)
     assert not list(target.iterdir())
     assert not cache.folder.exists()
+
+
+def test_a_second_run_takes_the_backbone_of_the_first(tiny_run: Path, tmp_path: Path, monkeypatch) -> None:
+    from helpers.tiny import tiny_words
+    from workzone.config.load import load_config
+    from workzone.export import onnx
+    from workzone.pipeline.engine import run_pipeline
+    from workzone.pipeline.phases import PHASES
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the backbone is known")
+
+    monkeypatch.setattr(onnx, "export_backbone", refuse)
+    config = load_config(tiny_words(tmp_path / "run", tiny_run.parent / "cache"))
+    run_pipeline(config, PHASES, to="train")
+    name = "train/onnx/backbone.onnx"
+    assert (tmp_path / "run" / name).read_bytes() == (tiny_run / name).read_bytes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from helpers.forgery import edit_manifest, failures
 from workzone.bundle import CascadeDetector, Detector, open_bundle, schema, verify_bundle
 from workzone.bundle.chain import check_chain_files, read_chain
 from workzone.cli.main import app
@@ -46,19 +46,6 @@ def copy(made: Path, tmp_path: Path) -> Path:
 
 def members(run: Path) -> list[Member]:
     return [open_member(run, Progress()) for _ in range(2)]
-
-
-def reseal(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change ``bundle.json`` and seal it again, as an attacker would."""
-    path = folder / schema.MANIFEST
-    values = json.loads(path.read_text())
-    del values["sha256"]
-    change(values)
-    path.write_text(schema.seal(values))
-
-
-def failures(folder: Path) -> dict[str, str]:
-    return {c.name: c.detail for c in verify_bundle(folder) if not c.passed}
 
 
 def refused(folder: Path, reason: str) -> None:
@@ -204,7 +191,7 @@ def test_another_member_voids_the_certificate_even_when_it_is_sealed_again(copy:
         card = member / "MODEL_CARD.md"
         values["files"]["MODEL_CARD.md"] = {"sha256": sha256_file(card), "size": card.stat().st_size}
 
-    reseal(member, update)
+    edit_manifest(member, update)
     refused(copy, "another bundle than the one")
     head = member / "engine" / "head.onnx"
     shutil.copyfile(member / "engine" / "backbone.onnx", head)
@@ -215,9 +202,9 @@ def test_another_member_voids_the_certificate_even_when_it_is_sealed_again(copy:
         update(values)
         values["files"]["engine/head.onnx"] = {"sha256": sha256_file(head), "size": head.stat().st_size}
 
-    reseal(member, update_head)
+    edit_manifest(member, update_head)
     found = schema.read_manifest(member).sha256
-    reseal(copy, lambda values: values["members"][0].update(sha256=found))
+    edit_manifest(copy, lambda values: values["members"][0].update(sha256=found))
     assert check_chain_files(copy, read_chain(copy)) == []
     refused(copy, "issued for another engine")
 

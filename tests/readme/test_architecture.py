@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
+
+from helpers.tools import load_tool
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\(([^)#]+\.md)(?:#[^)]*)?\)")
 
 
-def house() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_house", ROOT / "tools" / "make_house.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_page_and_picture_show_the_layers_that_are_checked() -> None:
-    make = house()
+    make = load_tool("make_house")
     layers, plain = make.contracts()
     shown = make.PAGE.read_text().partition("```text\n")[2].partition("\n```")[0].split("\n")
     assert shown == layers, "run python tools/make_house.py"

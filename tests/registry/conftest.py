@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "bundle"))
 
-from forgery import edit_json, edit_manifest, reseal
 from promised import Make, promise
 
+from helpers.forgery import edit_json, edit_manifest, reseal
 from workzone.bundle import schema
 from workzone.registry.store import Registry
 

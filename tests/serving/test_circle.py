@@ -23,9 +23,9 @@ from workzone.bundle.schema import read_manifest
 from workzone.cli.main import app
 from workzone.data.manifest import Manifest
 from workzone.errors import DataError
-from workzone.monitoring.reviewed import load_reviewed
+from workzone.monitoring.reviewed import join
 from workzone.monitoring.sqlite import ArchiveLog, SqliteLog, open_log
-from workzone.monitoring.table import to_log
+from workzone.monitoring.table import TableLog, to_log
 from workzone.monitoring.void import mark_path
 from workzone.serving.app import create_app
 from workzone.serving.log import SCHEMA_VERSION, Row, archive_folder, connect, read_log, rotate, write_rows
@@ -107,7 +107,8 @@ def test_wrong_answers_void_the_certificate_of_the_running_server(
     with closing(connect(tmp_path / "log.db")) as db:
         assert rotate(db, tmp_path / "log.db", max_bytes=1, max_days=1e6) is not None
     sha = read_manifest(bundle).sha256
-    reviewed = load_reviewed(manifest, to_log(open_log(tmp_path / "log.db").columns(), "log", bundle_sha256=sha))
+    table = to_log(open_log(tmp_path / "log.db").columns(), "log", bundle_sha256=sha)
+    reviewed = join(TableLog(manifest).columns(), table, "labels")
     assert (len(reviewed), reviewed.unknown) == (PICTURES, 0)
 
     # A reference of the same kind, so that only the labels speak.
@@ -214,10 +215,10 @@ def test_a_label_is_of_one_picture_even_where_an_id_was_used_twice(tmp_path: Pat
     table = to_log(open_log(path).columns(), "log")
     for sha, code in (("1" * 64, 1), ("2" * 64, -1)):
         (tmp_path / "labels.csv").write_text(f"id,label,sha256\nsame/0,0,{sha}\n")
-        reviewed = load_reviewed(tmp_path / "labels.csv", table)
+        reviewed = join(TableLog(tmp_path / "labels.csv").columns(), table, "labels")
         assert reviewed.codes.tolist() == [code]
     (tmp_path / "labels.csv").write_text(f"id,label,sha256\nsame/0,0,{'3' * 64}\n")
-    assert load_reviewed(tmp_path / "labels.csv", table).unknown == 1
+    assert join(TableLog(tmp_path / "labels.csv").columns(), table, "labels").unknown == 1
 
 
 @pytest.mark.parametrize(

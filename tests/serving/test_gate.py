@@ -153,6 +153,7 @@ def test_pages_load_nothing_from_elsewhere(start: Start) -> None:
     described = client.get("/openapi.json").json()["paths"]
     assert {"/v1/predict", "/v2/models/{name}/infer", "/readyz", "/metrics"} <= set(described)
     assert all(path in client.get("/docs").text for path in described)
+    assert "<td></td>" not in client.get("/docs").text, "a parameter without a meaning"
 
 
 def test_unknown_addresses_and_methods_have_the_same_form(start: Start) -> None:

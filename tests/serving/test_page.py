@@ -98,6 +98,8 @@ def test_pictures_are_dropped_pasted_and_chosen(
         page.locator("#files").set_input_files(tmp_path / "notes.txt")
         page.locator("#results .bad").wait_for()
         assert text(page, "#results h2") == "notes.txt"
+        page.locator("#files").set_input_files([golden / "01.jpg", tmp_path / "notes.txt"])
+        page.locator("#status", has_text="1 of 2 pictures answered.").wait_for()
         # The browser notes the refused request; the page itself has no fault.
         assert problems
         assert all("415" in problem for problem in problems)
@@ -115,6 +117,8 @@ def _the_answer_is_told(page: Page, server: Running, picture: bytes) -> None:
     for share in (told["probability"], *thresholds):
         assert f"{100 * share:.1f} %" in line or f"{100 * share:.2f} %" in line
     assert card.locator("svg.bar line").count() == len(set(thresholds)) > 0
+    low, high = (f"{100 * t:.1f} %" for t in sorted(thresholds))
+    assert f"no roadwork below {low}, roadwork from {high}" in card.inner_text()
     facts = dict(zip(card.locator("dt").all_inner_texts(), card.locator("dd").all_inner_texts(), strict=True))
     assert facts["Not excluded"] == ", ".join(name.replace("_", " ") for name in told["prediction_set"])
     assert facts["Why"] == told["reason"]

@@ -20,8 +20,9 @@ from workzone.errors import ConfigError
 from workzone.training.distributed import batch_share, launch_command
 from workzone.training.images import SeededOrder
 
-HELPER = Path(__file__).parents[1] / "helpers" / "launched.py"
-SRC = Path(__file__).parents[2] / "src"
+TESTS = Path(__file__).parents[1]
+HELPER = TESTS / "helpers" / "launched.py"
+FOUND_IN = f"{TESTS.parent / 'src'}{os.pathsep}{TESTS}"
 
 
 def launch(out: Path, strategy: str, epochs: int, *more: str) -> list[dict]:
@@ -29,7 +30,7 @@ def launch(out: Path, strategy: str, epochs: int, *more: str) -> list[dict]:
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(HELPER), str(out),
          strategy, str(epochs), *more],
-        env=os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+        env=os.environ | {"PYTHONPATH": FOUND_IN, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads((out / f"rank{r}.json").read_text()) for r in (0, 1)]
@@ -119,7 +120,7 @@ def test_two_machines_train_as_one(tmp_path, strategy, two_networks):
         words += ["--rdzv-backend=c10d", "--rdzv-endpoint=10.91.0.1:29517", f"--local-addr=10.91.0.{host}"]
         # The name of the machine means nothing in its network, so the first is told that it is the one where all meet.
         words.append(f"--rdzv-conf=is_host={int(host == 1)}")
-        settings = {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "wz0"}
+        settings = {"PYTHONPATH": FOUND_IN, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "wz0"}
         command = [*words, str(HELPER), str(out), strategy, "3"]
         processes.append(in_namespace(name, command, env=os.environ | settings))
     told = [p.communicate(timeout=800)[0] for p in processes]

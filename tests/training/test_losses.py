@@ -199,8 +199,6 @@ def test_supcon_is_its_formula():
 
 
 def test_evidential_is_that_of_two_logits():
-    from workzone.models.uncertainty import evidential_loss
-
     two = torch.randn(B, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 3
     alpha = F.softplus(two) + 1
     logits = alpha[:, 1].log() - alpha[:, 0].log()
@@ -210,9 +208,14 @@ def test_evidential_is_that_of_two_logits():
     again = alpha_of(logits, extra)
     torch.testing.assert_close(again, alpha)
     b = batch()
+    target = F.one_hot(b.labels.long(), 2)
+    p, total = alpha / alpha.sum(dim=1, keepdim=True), alpha.sum(dim=1, keepdim=True)
+    error = ((target - p) ** 2 + p * (1 - p) / (total + 1)).sum(dim=1)
+    wrong = torch.distributions.Dirichlet(target + (1 - target) * alpha)
+    divergence = torch.distributions.kl_divergence(wrong, torch.distributions.Dirichlet(torch.ones_like(alpha)))
     for epoch in (0, 4, 10, 50):
-        mine = Evidential(D).each(again, b.labels, epoch).mean()
-        torch.testing.assert_close(mine, evidential_loss(two, b.labels.long(), ramp=min(1.0, epoch / 10)))
+        mine = Evidential(D).each(again, b.labels, epoch)
+        torch.testing.assert_close(mine, error + min(1.0, epoch / 10) * divergence)
 
 
 def test_gatekeeper_is_its_formula():

@@ -104,12 +104,16 @@ def test_the_heat_map_tells_intervals_and_counts(pool: _Pool) -> None:
         def subplots(self) -> Axes:
             return Axes()
 
-    from workzone.evaluation.style import LIGHT
+        def suptitle(self, text: str, **kwargs: object) -> None:
+            drawn.append(text)
+
+    from workzone.evaluation.report.style import LIGHT
 
     plot.draw(Figure(), LIGHT)
     assert f"{found[1]['value']:.2f}\n{found[1]['low']:.2f} to {found[1]['high']:.2f}" in drawn
     assert any(text.endswith("1 group") for text in drawn)
     assert "near\n20 of 40" in drawn
+    assert any(text.startswith("AUROC with 95% interval") for text in drawn)
 
 
 def test_a_data_set_that_cannot_be_judged_says_why() -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from workzone.errors import ImageError
-from workzone.vision.batch import load_views, open_views
+from workzone.vision.batch import all_in_order, in_order, load_views, open_views
 from workzone.vision.decode import decode
 from workzone.vision.preprocess import Preprocessing
 from workzone.vision.views import ViewSpec, make_views, needed_side
@@ -74,6 +74,22 @@ def test_on_error_may_end_the_iteration() -> None:
 def test_workers_are_checked_at_once() -> None:
     with pytest.raises(ValueError, match="workers"):
         load_views([], PRE, workers=0, on_error=lambda index, error: None)
+    with pytest.raises(ValueError, match="at least 1"):
+        in_order([1], str, workers=0, on_error=None)
+
+
+def test_errors_of_the_work_end_it() -> None:
+    def work(x: int) -> int:
+        return 1 // x
+
+    with pytest.raises(ZeroDivisionError):
+        list(in_order([1, 0, 1], work, workers=2, on_error=None))
+
+
+def test_all_in_order_tells_of_each() -> None:
+    told: list[tuple[int, int]] = []
+    assert all_in_order([3, 1, 2], str, workers=0, progress=lambda *done: told.append(done)) == ["3", "1", "2"]
+    assert told == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_every_way_gives_the_same_bits(tmp_path: Path) -> None:

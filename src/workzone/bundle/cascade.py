@@ -154,8 +154,8 @@ def joined(own: FloatArray, earlier: Sequence[FloatArray]) -> FloatArray:
 
 
 def stage_log_odds(engine: Engine, views: ViewEmbeddings, plan: Plan) -> dict[str, FloatArray]:
-    """Log-odds (N,) of all stages but the last of a cascade of one model, see ``chain_log_odds``."""
-    return chain_log_odds([(engine, views)], plan)[0]
+    """Log-odds (N,) of all stages but the last of a cascade of one model, by name; raises as ``chain_log_odds``."""
+    return dict(zip(plan.names, _stages_to(len(plan.names), [(engine, views)], plan), strict=True))
 
 
 def chain_log_odds(
@@ -168,34 +168,42 @@ def chain_log_odds(
         plan: of the cascade.
 
     Raises:
-        BundleError: an image has another number of views than the cascade was made for.
+        BundleError: an image has another number of views than the cascade was made for, or a cascade with a focus
+            other views than the first image.
     """
+    *between, final = _stages_to(len(plan.stages), parts, plan)
+    return dict(zip(plan.names, between, strict=True)), final
+
+
+def _stages_to(last: int, parts: Sequence[tuple[Engine, ViewEmbeddings]], plan: Plan) -> list[FloatArray]:
+    """Log-odds (N,) of the stages 1 to ``last``, for the views seen by then."""
     for model, (_, views) in enumerate(parts):
         counts: NDArray[np.int64] = views.mask.sum(axis=1)
         for count in np.unique(counts).tolist():
             _require_views(plan, model, count)
     found: list[FloatArray] = []
-    for stage in range(1, len(plan.stages) + 1):
-        model = plan.model(stage)
-        earlier = [_seen_by(parts, plan, plan.last_stage(m)) for m in range(model)] if plan.mean else []
-        found.append(joined(_seen_by(parts, plan, stage), earlier))
-    return dict(zip(plan.names, found, strict=False)), found[-1]
+    earlier: list[FloatArray] = []
+    order: IntArray | None = None
+    for stage in range(1, last + 1):
+        model, taken = plan.model(stage), plan.stages[stage - 1]
+        engine, views = parts[model]
+        if order is not None and taken < len(plan.order):
+            scores = _look_each(engine, views, order[:, :taken])
+        else:
+            scores = look_at(engine, views, plan.views(stage))
+        if taken == plan.focus and plan.stages[stage] < len(plan.order):
+            order = focused_order(plan, _one_layout(views), sorted(plan.views(stage)), scores.view_log_odds)
+        found.append(joined(scores.log_odds, earlier))
+        if plan.mean and stage == plan.last_stage(model):
+            earlier.append(scores.log_odds)
+    return found
 
 
-def _seen_by(parts: Sequence[tuple[Engine, ViewEmbeddings]], plan: Plan, stage: int) -> FloatArray:
-    """Log-odds (N,) of the model of ``stage`` for the views it has seen by then."""
-    engine, views = parts[plan.model(stage)]
-    taken = plan.stages[stage - 1]
-    if plan.focus and plan.focus < taken < len(plan.order):
-        first = sorted(plan.order[: plan.focus])
-        said = look_at(engine, views, first).view_log_odds
-        order = focused_order(plan, _one_layout(views), first, said)
-        each = np.sort(order[:, :taken], axis=1)
-        embeddings, boxes = (
-            np.take_along_axis(part, each[..., None], axis=1) for part in (views.embeddings, views.boxes)
-        )
-        return engine.aggregate(embeddings, boxes, np.take_along_axis(views.mask, each, axis=1)).log_odds
-    return look_at(engine, views, plan.views(stage)).log_odds
+def _look_each(engine: Engine, views: ViewEmbeddings, numbers: IntArray) -> Scores:
+    """Scores of N images by the views (N, K) of each, taken in rising order."""
+    seen = np.sort(numbers, axis=1)
+    embeddings, boxes = (np.take_along_axis(part, seen[..., None], axis=1) for part in (views.embeddings, views.boxes))
+    return engine.aggregate(embeddings, boxes, np.take_along_axis(views.mask, seen, axis=1))
 
 
 def look_at(engine: Engine, views: ViewEmbeddings, numbers: Sequence[int]) -> Scores:

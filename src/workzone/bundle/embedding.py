@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import uuid
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workzone.bundle.engines import Engine
-from workzone.bundle.parallel import embed_views, in_order
+from workzone.bundle.parallel import embed_views
 from workzone.files import atomic_path, sha256_file, sha256_json
 from workzone.vision import Preprocessing, open_views
+from workzone.vision.batch import in_order
 
 SHARD_IMAGES = 64
 _PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
@@ -170,6 +171,12 @@ def embed_images(
             progress(done, len(paths))
     cache.append(shard)
     return pad_views([cache.get(s) for s in sha256s])
+
+
+def embed_files(files: Iterable[Path], engine: Engine, pre: Preprocessing, *, max_pixels: int) -> ViewEmbeddings:
+    """Embeddings of all views of a few images, past any cache; raises ImageError where one cannot be read."""
+    opened = (open_views(file, pre, max_pixels=max_pixels) for file in files)
+    return pad_views([(embed_views(engine, pixels), boxes) for pixels, boxes in opened])
 
 
 def pad_views(rows: Sequence[Row]) -> ViewEmbeddings:

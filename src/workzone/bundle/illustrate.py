@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from workzone.bundle.explain import ExplainedView, Explanation, explain, verdict_sentence, weights_sentence
+from workzone.bundle.explain import MIN_EFFECT, ExplainedView, Explanation, explain, verdict_sentence, weights_sentence
 from workzone.bundle.runtime import Decider
 from workzone.vision import decode
 from workzone.vision.batch import Source
@@ -34,8 +34,12 @@ def illustrate(e: Explanation, picture: Image.Image, *, side: int = SIDE) -> Ima
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     base = picture.resize(size, Image.Resampling.BICUBIC)
     marks = [(v.box, _signed(v.contribution), v.contribution > 0) for v in shown_views(e) if v.contribution is not None]
-    bar = colour_bar(size[0], float(abs(e.heat).max()), ("against roadwork", "for roadwork"))
-    places = _extended(overlay(base, e.heat), bar.height)
+    strongest = float(abs(e.heat).max())
+    if e.verdict == "nothing_to_explain":
+        # Stretched to full colour, chance would look like an explanation.
+        strongest = max(strongest, MIN_EFFECT)
+    bar = colour_bar(size[0], strongest, ("against roadwork", "for roadwork"))
+    places = _extended(overlay(base, e.heat, strongest=strongest), bar.height)
     places.paste(bar, (0, places.height - bar.height))
     views = _extended(outline_boxes(base, marks), bar.height)
     return captioned([("Views that counted most", views), (_map_title(e), places)], caption(e))

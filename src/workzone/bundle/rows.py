@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workzone.decisions.types import Decision
-from workzone.errors import ImageError, MissingExtraError
+from workzone.errors import ImageError, needs_extra
 from workzone.files import shown
 
 if TYPE_CHECKING:
@@ -87,10 +87,8 @@ def write_parquet(rows: Iterable[Mapping[str, Any]], path: Path, *, metadata: Ma
 
 def _types() -> dict[str, pl.DataType]:
     """Stated, since unreadable files alone would leave nothing to infer types from."""
-    try:
+    with needs_extra("polars", "eval", feature="Parquet output"):
         import polars as pl
-    except ImportError as error:
-        raise MissingExtraError("polars", "eval", feature="Parquet output") from error
     return {
         "path": pl.String(),
         "decision": pl.String(),

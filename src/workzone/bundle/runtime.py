@@ -16,7 +16,7 @@ from workzone.bundle.cascade import early_exits, look, with_budget
 from workzone.bundle.embedding import ViewEmbeddings
 from workzone.bundle.engines import Engine, Scores, open_engine
 from workzone.bundle.engines.base import FloatViews
-from workzone.bundle.parallel import embed_views, in_order
+from workzone.bundle.parallel import embed_views
 from workzone.bundle.slices import exif_hour_band, require_columns, row
 from workzone.calibration import Calibrator
 from workzone.data.hours import HOUR_BAND
@@ -27,7 +27,7 @@ from workzone.errors import BundleError, ImageError
 from workzone.files import sha256_json
 from workzone.predictions import LABELS, FloatArray
 from workzone.vision import Preprocessing, decode, open_views
-from workzone.vision.batch import Given, Source, at_hand
+from workzone.vision.batch import Given, Source, at_hand, in_order
 from workzone.vision.decode import MAX_PIXELS
 from workzone.vision.views import Boxes, needed_side
 

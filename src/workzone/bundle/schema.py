@@ -150,7 +150,11 @@ def _read_bounded(path: Path, limit: int) -> bytes:
         with path.open("rb") as stream:
             content = stream.read(limit + 1)
     except FileNotFoundError as error:
-        raise BundleError(f"{path.name} is missing", where=str(path), fix="take the original bundle") from error
+        fix = "take the original bundle"
+        if path.name == MANIFEST and not any((path.parent / part).exists() for part in (CERTIFICATE, POLICY)):
+            inner = path.parent / "bundle"
+            fix = f"give {inner}" if (inner / MANIFEST).is_file() else "give the folder that holds bundle.json"
+        raise BundleError(f"{path.name} is missing", where=str(path), fix=fix) from error
     except (OSError, ValueError) as error:
         raise BundleError(f"{path.name} cannot be read: {error}", where=str(path)) from error
     if len(content) > limit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,38 +17,48 @@ from workzone.bundle.engines import network_files, open_engine
 from workzone.bundle.runtime import Decider, read_parts, require_fit, void_reasons
 from workzone.bundle.slices import unknown_slices
 from workzone.bundle.verify import verify_bundle
+from workzone.decisions import Decision
 from workzone.errors import BundleError
 from workzone.files import sha256_file, write_atomic, write_json
 
 
 @dataclass(frozen=True, slots=True)
-class BundleParts:
-    """Everything a bundle is made of.
+class Parts:
+    """What every kind of bundle is made of.
 
     Attributes:
-        engine: folder of the exported network.
         golden_images: images that become golden cases.
         compare_decisions: whether their decisions hold on any processor, or only their log-odds within the tolerance.
         tolerance: largest difference of log-odds that ``verify`` accepts.
     """
 
     name: str
-    engine: Path
-    engine_name: str
-    precision: str
-    backbone: str
-    embedding_dim: int
-    preprocessing: Mapping[str, Any]
     calibrator: Mapping[str, Any]
     policy: Mapping[str, Any]
     certificate: Mapping[str, Any]
-    parity: Mapping[str, Any]
     metrics: Mapping[str, Any]
     card: str
     golden_images: Sequence[Path]
     compare_decisions: bool
     tolerance: float
     lineage: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BundleParts(Parts):
+    """Everything a bundle is made of.
+
+    Attributes:
+        engine: folder of the exported network.
+    """
+
+    engine: Path
+    engine_name: str
+    precision: str
+    backbone: str
+    embedding_dim: int
+    preprocessing: Mapping[str, Any]
+    parity: Mapping[str, Any]
 
 
 def write_bundle(parts: BundleParts, target: Path) -> Path:
@@ -143,34 +153,56 @@ def _fill(parts: BundleParts, work: Path) -> None:
             raise BundleError("a network file is missing", where=str(parts.engine / name), fix="export the run again")
         shutil.copyfile(parts.engine / name, work / schema.ENGINE / name)
     write_json(work / schema.PREPROCESSING, dict(parts.preprocessing))
-    write_json(work / schema.CALIBRATOR, dict(parts.calibrator))
-    write_json(work / schema.POLICY, dict(parts.policy))
-    write_json(work / schema.CERTIFICATE, dict(parts.certificate))
     write_json(work / schema.PARITY, dict(parts.parity))
-    write_json(work / schema.METRICS, dict(parts.metrics))
-    write_atomic(work / schema.CARD, parts.card)
-    (work / schema.GOLDEN).mkdir()
-    names = []
-    for i, image in enumerate(parts.golden_images):
-        name = f"{schema.GOLDEN}/{i:02d}{image.suffix.lower()}"
-        shutil.copyfile(image, work / name)
-        names.append(name)
-    values: dict[str, Any] = {
+    names = write_common(parts, work)
+    values = common_values(parts) | {
         "schema_version": schema.SCHEMA_VERSION,
-        "name": parts.name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        "workzone_version": __version__,
         "engine": {
             "name": parts.engine_name,
             "precision": parts.precision,
             "backbone": parts.backbone,
             "embedding_dim": parts.embedding_dim,
         },
+    }
+    write_golden(parts, work, names, _golden_answers(parts, work, names, values))
+    write_atomic(work / schema.MANIFEST, schema.seal({**values, "files": file_entries(work)}))
+
+
+def write_common(parts: Parts, work: Path) -> list[str]:
+    """Write what every kind of bundle holds, and copy its golden images; their names in the bundle."""
+    write_json(work / schema.CALIBRATOR, dict(parts.calibrator))
+    write_json(work / schema.POLICY, dict(parts.policy))
+    write_json(work / schema.CERTIFICATE, dict(parts.certificate))
+    write_json(work / schema.METRICS, dict(parts.metrics))
+    write_atomic(work / schema.CARD, parts.card)
+    (work / schema.GOLDEN).mkdir()
+    names = []
+    for i, image in enumerate(parts.golden_images):
+        names.append(f"{schema.GOLDEN}/{i:02d}{image.suffix.lower()}")
+        shutil.copyfile(image, work / names[-1])
+    return names
+
+
+def common_values(parts: Parts) -> dict[str, Any]:
+    """What ``bundle.json`` of every kind says of its making."""
+    return {
+        "name": parts.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "workzone_version": __version__,
         "lineage": dict(parts.lineage),
     }
-    cases = _golden_cases(parts, work, names, values)
-    write_json(work / schema.GOLDEN_CASES, cases)
-    write_atomic(work / schema.MANIFEST, schema.seal({**values, "files": file_entries(work)}))
+
+
+def write_golden(
+    parts: Parts, work: Path, names: Sequence[str], answers: Iterator[tuple[int, Decision]]
+) -> None:
+    """Write the golden cases: the ``answers`` to the golden images ``names``."""
+    cases = [
+        {"image": name, "log_odds": a.log_odds, "probability": a.probability, "decision": a.label}
+        for name, (_, a) in zip(names, answers, strict=True)
+    ]
+    golden = {"tolerance": parts.tolerance, "compare_decisions": parts.compare_decisions, "cases": cases}
+    write_json(work / schema.GOLDEN_CASES, golden)
 
 
 def file_entries(work: Path) -> dict[str, dict[str, Any]]:
@@ -179,7 +211,9 @@ def file_entries(work: Path) -> dict[str, dict[str, Any]]:
     return {p.relative_to(work).as_posix(): {"sha256": sha256_file(p), "size": p.stat().st_size} for p in files}
 
 
-def _golden_cases(parts: BundleParts, work: Path, names: Sequence[str], values: dict[str, Any]) -> dict[str, Any]:
+def _golden_answers(
+    parts: BundleParts, work: Path, names: Sequence[str], values: dict[str, Any]
+) -> Iterator[tuple[int, Decision]]:
     manifest = schema.validated(
         work / schema.MANIFEST, {**values, "files": file_entries(work), "sha256": ""}, schema.BundleManifest
     )
@@ -189,9 +223,4 @@ def _golden_cases(parts: BundleParts, work: Path, names: Sequence[str], values: 
     engine = open_engine(parts.engine_name, work / schema.ENGINE, precision=parts.precision)
     require_fit(engine, manifest, pre, work)
     detector = Decider(work, pre, engine, calibrator, policy, certificate)
-    answers = detector.predict((work / name for name in names), columns=unknown_slices(calibrator))
-    cases = [
-        {"image": name, "log_odds": a.log_odds, "probability": a.probability, "decision": a.label}
-        for name, (_, a) in zip(names, answers, strict=True)
-    ]
-    return {"tolerance": parts.tolerance, "compare_decisions": parts.compare_decisions, "cases": cases}
+    return detector.predict((work / name for name in names), columns=unknown_slices(calibrator))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from workzone.calibration.base import COEFFICIENT_LIMIT, read_float
-from workzone.calibration.folds import group_folds
+from workzone.calibration.folds import fixed_folds
 from workzone.calibration.logistic import RIDGE
 from workzone.calibration.multiclass import BinaryView, MulticlassCalibrator, read_array, read_classes
 from workzone.calibration.softmax import fit_softmax, log_softmax, softmax
@@ -16,7 +16,6 @@ from workzone.predictions import FloatArray, IntArray, StrArray
 
 PENALTIES = tuple(10.0**e for e in range(-5, 3))
 """Candidates of lambda and mu."""
-_FOLDS, _SEED = 5, 0
 
 
 class DirichletScaling(MulticlassCalibrator):
@@ -96,7 +95,7 @@ def _odir(features: FloatArray, labels: IntArray, penalty: tuple[float, float], 
 def _choose(features: FloatArray, labels: IntArray, groups: StrArray) -> tuple[float, float]:
     """Penalties (lambda, mu) of the lowest NLL over folds; of equals the larger."""
     k = features.shape[1] - 1
-    fold_of = group_folds(labels, groups, min(_FOLDS, len(np.unique(groups))), np.random.default_rng(_SEED))
+    fold_of = fixed_folds(labels, groups)
     folds = [fold_of == f for f in np.unique(fold_of)]
     folds = [held_out for held_out in folds if len(np.unique(labels[~held_out])) == k]
     largest = PENALTIES[-1]

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from workzone.predictions import FloatArray, IntArray, StrArray
 
+_FOLDS, _SEED = 5, 0
+
 
 def group_folds(labels: IntArray, groups: StrArray, folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Fold (N,) of each image; no group is split over two folds.
@@ -32,6 +34,11 @@ def group_folds(labels: IntArray, groups: StrArray, folds: int, rng: np.random.G
         have[fold] = [h + s for h, s in zip(have[fold], share, strict=True)]
         fold_of[g] = fold
     return np.asarray(fold_of[inverse], dtype=np.int64)
+
+
+def fixed_folds(labels: IntArray, groups: StrArray) -> NDArray[np.int64]:
+    """Fold (N,) of each image, of five or as many as there are groups: what a calibrator with a setting chooses by."""
+    return group_folds(labels, groups, min(_FOLDS, len(np.unique(groups))), np.random.default_rng(_SEED))
 
 
 def mean_and_se(values: FloatArray, groups: IntArray) -> tuple[float, float]:

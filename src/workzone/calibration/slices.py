@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workzone.calibration.base import COEFFICIENT_LIMIT, Calibrator, bounded, read_float
-from workzone.calibration.folds import group_folds, mean_and_se
+from workzone.calibration.folds import fixed_folds, mean_and_se
 from workzone.calibration.logistic import RIDGE, fit_logistic
 from workzone.calibration.platt import smoothed_targets
 from workzone.data.hours import HOUR_BAND, UNKNOWN, hour_bands
@@ -22,7 +22,6 @@ MIN_IMAGES = 100
 """Images below which a slice keeps the global map; even at this size only a shift is fitted, and shrunk."""
 PRIOR_SDS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Candidates for the standard deviation of the offsets between slices, in log-odds; 0 is the global map alone."""
-_FOLDS, _SEED = 5, 0
 _MAX_SLICES = 10_000
 _MISSING = ""
 
@@ -193,10 +192,9 @@ def _hierarchical(data: CalibData, slices: StrArray, large: Sequence[str], prior
 
 def _choose(data: CalibData, slices: StrArray, large: Sequence[str]) -> float:
     """Smallest standard deviation whose out-of-fold NLL is within one standard error of the lowest."""
-    folds = min(_FOLDS, len(np.unique(data.groups)))
-    if folds < 2:
+    fold_of = fixed_folds(data.labels, data.groups)
+    if len(np.unique(fold_of)) < 2:
         return 0.0
-    fold_of = group_folds(data.labels, data.groups, folds, np.random.default_rng(_SEED))
     losses = np.zeros((len(PRIOR_SDS), len(data)))
     for fold in np.unique(fold_of).tolist():
         held_out = fold_of == fold

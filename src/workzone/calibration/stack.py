@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workzone.calibration.base import Calibrator, read_float
-from workzone.calibration.folds import group_folds, mean_and_se
+from workzone.calibration.folds import fixed_folds, mean_and_se
 from workzone.calibration.simplex import MAX_MEMBERS, weights_by_brier, weights_by_nll
 from workzone.data.roles import CalibData
 from workzone.errors import BundleError, DataError
@@ -19,7 +19,6 @@ from workzone.predictions import FloatArray
 MEMBERS = ("temperature", "beta")
 """Two members are what about 700 images can tell apart."""
 Loss = Literal["nll", "brier"]
-_FOLDS, _SEED = 5, 0
 _EPS = 1e-12
 
 
@@ -166,9 +165,8 @@ class StackingCalibrator(Calibrator):
 def out_of_fold(data: CalibData, names: Sequence[str]) -> tuple[NDArray[np.int64], FloatArray]:
     """Fold (N,) and out-of-fold probabilities (N, M) of calibrators ``names``; (0, M) where a fold cannot be fitted."""
     nothing = np.zeros((0, len(names)))
-    folds = min(_FOLDS, len(np.unique(data.groups)))
-    fold_of = group_folds(data.labels, data.groups, folds, np.random.default_rng(_SEED))
-    if folds < 2:
+    fold_of = fixed_folds(data.labels, data.groups)
+    if len(np.unique(fold_of)) < 2:
         return fold_of, nothing
     p = np.empty((len(data), len(names)))
     for fold in np.unique(fold_of).tolist():

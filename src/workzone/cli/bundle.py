@@ -64,7 +64,7 @@ def evaluate(
     from workzone.config.load import parse_words
     from workzone.evaluation.evaluate import evaluate as write_evaluation
     from workzone.evaluation.given import TABLE, evaluated_from, is_table, load_given, save_scores
-    from workzone.evaluation.tables import summary_table
+    from workzone.evaluation.report.terminal import summary_table
 
     made = is_table(bundle)
     keys = list(words or [])

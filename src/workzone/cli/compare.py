@@ -38,8 +38,8 @@ def compare(
     from workzone.cli.tables import print_table
     from workzone.evaluation.compare import compare as compare_given
     from workzone.evaluation.compare import write_comparison
-    from workzone.evaluation.compare_page import classical_tests, comparison_table
     from workzone.evaluation.given import load_given
+    from workzone.evaluation.report.compare import classical_tests, comparison_table
 
     found = compare_given(
         load_given(a),

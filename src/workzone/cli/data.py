@@ -10,7 +10,7 @@ import typer
 
 from workzone.cli import fusion, quality
 from workzone.cli.manifests import WORDS, embeddings_for
-from workzone.errors import MissingExtraError
+from workzone.errors import needs_extra
 
 if TYPE_CHECKING:
     from workzone.data.sources.base import Source
@@ -19,10 +19,8 @@ app = typer.Typer(help="Manifests, splits, audit, quality, mining, fusion, drawn
 
 
 def _need_eval() -> None:
-    try:
+    with needs_extra("polars", "eval", feature="working with data sets"):
         import polars  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("polars", "eval", feature="working with data sets") from error
 
 
 @app.command("import")
@@ -213,7 +211,7 @@ def audit(
     """
     _need_eval()
     from workzone.cli.progress import TerminalProgress
-    from workzone.data.audit import audit as run_audit
+    from workzone.data.audit.run import audit as run_audit
     from workzone.data.manifest import Manifest
     from workzone.data.splits import Splits
     from workzone.errors import ConfigError

@@ -60,13 +60,12 @@ def export(
 
 def _recalibrate(source: Path, data: Path, engine: str, precision: str, out: Path, seed: int) -> None:
     from workzone.cli.progress import TerminalProgress
-    from workzone.errors import ConfigError
+    from workzone.files import require_new
     from workzone.pipeline.commands.recalibrate import recalibrate
 
     if not (source / "run.json").is_file() and not (source / "bundle.json").is_file():
         raise _no_source(source)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError("the folder for the bundle is not empty", where=str(out), fix="name a new folder")
+    require_new(out, "the folder for the bundle is not empty")
     made = recalibrate(source, data, out, engine=engine, precision=precision, seed=seed, progress=TerminalProgress())
     for sentence in made.certificate.sentences():
         typer.echo(sentence)
@@ -90,32 +89,25 @@ def _config(source: Path) -> RunConfig:
 def _bundle(source: Path, variant: str, out: Path) -> None:
     import shutil
 
-    from workzone.bundle.verify import verify_bundle
+    from workzone.bundle.write import write_folder
     from workzone.cli.progress import TerminalProgress
     from workzone.config.load import build_config
-    from workzone.errors import CheckFailedError, ConfigError
+    from workzone.files import require_new
     from workzone.pipeline.artifacts import Artifacts
     from workzone.pipeline.engine import run_pipeline
     from workzone.pipeline.phases import PHASES
     from workzone.pipeline.variants import main_variant, with_variant
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError("the folder for the bundle is not empty", where=str(out), fix="name a new folder")
+    require_new(out, "the folder for the bundle is not empty")
     config = build_config(with_variant(_config(source), variant))
     run_pipeline(config, PHASES, progress=TerminalProgress())
     made = Artifacts(config.out)
     found = made.bundle if variant == main_variant(config) else made.variant_bundle(variant)
-    work = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(found, work)
-    failed = [check for check in verify_bundle(work) if not check.passed]
-    if failed:
-        shutil.rmtree(work)
-        raise CheckFailedError(f"the copy fails its check '{failed[0].name}': {failed[0].detail}", where=str(found))
-    if out.is_dir():
-        out.rmdir()
-    work.rename(out)
+
+    def fill(work: Path) -> None:
+        shutil.copytree(found, work, dirs_exist_ok=True)
+
+    write_folder(fill, out)
     typer.echo(f"Bundle: {out} ({variant}, with a certificate of its own)")
 
 

@@ -263,11 +263,14 @@ def shadow(
         typer.echo(f"decisions differ       {found.decisions.text()}")
         typer.echo(f"opposite answers       {found.opposite.text()}")
         typer.echo(f"probability            mean {found.mean_difference:+.4f}, mean size {found.mean_absolute:.4f}")
+        typer.echo("first / second, images:")
         for pair, count in found.table.items():
             typer.echo(f"  {pair:<27} {count}")
-        typer.echo("by slice, intervals corrected for their number:")
+        typer.echo("share of different decisions by slice, intervals corrected for their number:")
         for s in found.slices:
             typer.echo(f"  {s.column}={s.value:<24} {s.rate.text()}")
+        if found.largest:
+            typer.echo("differ most, with P(roadwork) of the first and the second:")
         for row in found.largest:
             p = f"{row['probability_a']:.3f} -> {row['probability_b']:.3f}"
             typer.echo(f"  {row['id']}: {row['a']} -> {row['b']} ({p})")
@@ -325,7 +328,7 @@ def ab(
 def power(
     champion: float = typer.Argument(..., min=1e-6, max=0.999999, help="Share of events of the champion."),
     challenger: float = typer.Argument(..., min=1e-6, max=0.999999, help="Share that should be seen."),
-    delta: float = typer.Option(0.05, "--delta", min=1e-6, max=0.5),
+    delta: float = typer.Option(0.05, "--delta", min=1e-6, max=0.5, help="Chance of telling equal ones apart."),
     chance: float = typer.Option(0.8, "--power", min=0.01, max=0.999, help="Chance of seeing it."),
     as_json: bool = JSON,
 ) -> None:

@@ -24,8 +24,8 @@ def measure_robustness(
     from workzone.bundle import Detector
     from workzone.evaluation.changes import corruption_changes, streetvision_changes
     from workzone.evaluation.figures import Draws
+    from workzone.evaluation.report.robustness import write_robustness
     from workzone.evaluation.robustness import robustness
-    from workzone.evaluation.robustness_output import write_robustness
     from workzone.pipeline.external import picture_scorer
 
     score = picture_scorer(Detector.load(bundle, threads=threads), workers=threads)

@@ -92,7 +92,7 @@ def _show(config: RunConfig, out: object) -> None:
     from rich.console import Console
 
     from workzone.cli.tables import print_table
-    from workzone.evaluation.tables import stored_table
+    from workzone.evaluation.report.terminal import stored_table
     from workzone.files import read_json
     from workzone.pipeline.artifacts import Artifacts
 

@@ -118,7 +118,7 @@ def export(
     out: Path | None = typer.Option(None, "--out", "-o", help="CSV to write; FOLDER/manifest.csv if left out."),
     reviewers: int = typer.Option(1, "--reviewers", min=1, max=9, help="People at least who must have said something."),
 ) -> None:
-    """Write the settled labels as a manifest that ``run data=``, ``data fuse`` and ``monitor --labels`` read."""
+    """Write the settled labels as a manifest that 'run data=', 'data fuse' and 'monitor --labels' read."""
     from workzone.files import write_atomic
     from workzone.serving.review import ReviewStore
 

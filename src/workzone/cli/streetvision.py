@@ -147,7 +147,7 @@ def _earnings(found: Simulation) -> Table:
 def _costs(found: Simulation) -> Table:
     from rich.table import Table
 
-    from workzone.evaluation.style import printable
+    from workzone.evaluation.report.style import printable
 
     table = Table(title=f"What costs most, {found.rule.words()}", title_justify="left", box=None, header_style="bold")
     for name in ("column", "kind", "n", "share", "TPR", "TNR", "answered", "reward lost"):

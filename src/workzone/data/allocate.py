@@ -52,7 +52,14 @@ def _pinned(positives: Counts, negatives: Counts, order: NDArray[np.intp], roles
 
 
 def allocate(
-    positives: Counts, negatives: Counts, strata: Counts, weight: Counts, fractions: Counts, *, seed: int
+    positives: Counts,
+    negatives: Counts,
+    strata: Counts,
+    weight: Counts,
+    fractions: Counts,
+    *,
+    seed: int,
+    every_role: bool = True,
 ) -> NDArray[np.int64]:
     """Role of each unit: largest unit first to the role that it brings nearest to its share, then single moves.
 
@@ -63,16 +70,17 @@ def allocate(
         weight: (U,) images of each unit, unlabelled ones included; only the order of allocation depends on it.
         fractions: (R,) wanted fraction of each role, all above 0, sum 1.
         seed: decides among units of one size and roles of one need.
+        every_role: each role must get images of both classes.
 
     Returns:
         (U,) index of a role.
 
     Raises:
-        DataError: there are fewer units with positives, or with negatives, than roles.
+        DataError: there are fewer units with positives, or with negatives, than roles, and ``every_role`` is asked for.
     """
     for name, counts in (("roadwork", positives), ("no_roadwork", negatives)):
         n = int((counts > 0).sum())
-        if n < len(fractions):
+        if every_role and n < len(fractions):
             raise DataError(
                 f"{len(fractions)} split roles each need images of both classes, but only {n} "
                 f"{'group holds' if n == 1 else 'groups hold'} images labelled {name}",
@@ -116,6 +124,50 @@ def allocate(
         return role_of, balance
 
     role_of, balance = fill({})
-    if (balance.have[:, both] <= 0).any():
+    if every_role and (balance.have[:, both] <= 0).any():
         role_of, balance = fill(_pinned(positives, negatives, order, np.argsort(fractions, kind="stable")))
     return role_of
+
+
+def first_part(
+    labels: NDArray[np.int64], groups: NDArray[np.str_], fraction: float, *, seed: int
+) -> NDArray[np.bool_]:
+    """Mask (N,) of a part with about ``fraction`` of the images, and of the groups, of each class.
+
+    Groups stay whole. A part made of a few long sequences would have many images and little evidence, so groups count
+    beside images. A class with two groups or more is in both parts; one with a single group is in the first.
+
+    Args:
+        labels: (N,) 0 or 1.
+        groups: (N,) name of the group of each image.
+        fraction: strictly between 0 and 1.
+        seed: decides among groups that do the same.
+    """
+    names, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    positives = np.bincount(inverse, weights=labels, minlength=len(names))
+    classes = np.stack([positives, sizes - positives])
+    large = np.flatnonzero(sizes > 1)
+    first = np.zeros(len(names), dtype=bool)
+    if len(large):
+        own, held = classes[:, large], (classes[:, large] > 0).astype(np.float64)
+        shares = np.array([fraction, 1.0 - fraction])
+        weight = sizes[large].astype(np.float64)
+        roles = allocate(own[0], own[1], held.T, weight, shares, seed=seed, every_role=False)
+        first[large] = roles == 0
+    rng = np.random.default_rng(seed)
+    for images in classes:
+        has = images > 0
+        # Groups of one image even out what the large ones left, in one draw: there may be a million of them.
+        loose = rng.permutation(np.flatnonzero(has & (sizes == 1)))
+        wanted = fraction * np.array([images.sum(), has.sum()])
+        if not wanted[0]:
+            continue
+        missing = wanted - [images[first].sum(), has[first].sum()]
+        trust = 1.0 / wanted
+        least = int(not has[first].any())
+        most = len(loose) - int(not (has & ~first & (sizes > 1)).any() and (has[first].any() or len(loose) > 1))
+        first[loose[: round(float(np.clip(trust @ missing / trust.sum(), least, max(least, most))))]] = True
+        if not has[first].any():
+            # The calibrator cannot be fitted without a class; a certificate can be refused.
+            first[np.flatnonzero(has)[np.argmin(sizes[has])]] = True
+    return np.asarray(first[inverse], dtype=bool)

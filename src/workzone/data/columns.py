@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from workzone.errors import ManifestError
+from workzone.predictions import typed_text
 
 COLUMNS: dict[str, pl.DataType] = {
     "id": pl.String(),
@@ -147,6 +148,13 @@ _CHECKS: dict[str, tuple[str, Callable[[pl.Series], pl.Series]]] = {
     "phash": ("must be 16 lower-case hex digits", _text(lambda v: _HEX16.fullmatch(v) is not None)),
     "captured_at": ("must be an ISO 8601 time", _text(_iso)),
 }
+
+
+def typed_csv(frame: pl.DataFrame) -> pl.DataFrame:
+    """A CSV file that was read as text: blank is unknown, and columns outside the contract get the types they show."""
+    # Blank has to go before the types are found out.
+    frame = frame.with_columns(pl.all().replace("", None))
+    return frame.with_columns(typed_text(frame[c]) for c in frame.columns if c not in COLUMNS)
 
 
 def conform(frame: pl.DataFrame, *, names: RowNames | None = None, where: str = "manifest table") -> pl.DataFrame:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from workzone.data.columns import COLUMNS, RowNames, conform
+from workzone.data.columns import RowNames, conform, typed_csv
 from workzone.errors import ManifestError
 from workzone.files import atomic_path, sha256_json
-from workzone.predictions import typed_text
 
 SUFFIXES = (".parquet", ".csv")
 NOTES = {"id": pl.String(), "path": pl.String(), "reason": pl.String()}
@@ -71,9 +70,7 @@ class Manifest:
         file = Path(path)
         frame = read_table(file)
         if file.suffix.lower() == ".csv":
-            # Blank means unknown in every column, so it has to go before the types of the others are found out.
-            frame = frame.with_columns(pl.all().replace("", None))
-            frame = frame.with_columns(typed_text(frame[c]) for c in frame.columns if c not in COLUMNS)
+            frame = typed_csv(frame)
         return cls(conform(frame, names=RowNames(file), where=str(file)), file.absolute().parent)
 
     def save(self, path: Path | str) -> Path:

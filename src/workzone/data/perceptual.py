@@ -67,11 +67,6 @@ def bits_from_hex(hashes: Sequence[str]) -> NDArray[np.bool_]:
     return np.unpackbits(raw.reshape(len(hashes), _BITS // 8), axis=1).astype(bool)
 
 
-def hamming(first: str, second: str) -> int:
-    """Number of differing bits of two hashes."""
-    return (int(first, 16) ^ int(second, 16)).bit_count()
-
-
 _ONES = np.array([bin(i).count("1") for i in range(1 << 16)], dtype=np.uint8)
 _MOST_BITS = 16
 

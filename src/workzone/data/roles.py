@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from workzone.data.allocate import first_part
 from workzone.errors import DataError, LeakageError
 from workzone.files import sha256_json
 from workzone.predictions import FloatArray, IntArray, Predictions, StrArray
@@ -144,23 +145,7 @@ class CalibData(RoleData):
         """
         if not 0.0 < fraction < 1.0:
             raise ValueError("fraction must lie strictly between 0 and 1")
-        rng = np.random.default_rng(seed)
-        names, inverse = np.unique(self.groups, return_inverse=True)
-        positives = np.bincount(inverse, weights=self.labels, minlength=len(names))
-        negatives = np.bincount(inverse, weights=1 - self.labels, minlength=len(names))
-        # Each part should get its share of images of both classes and of groups that hold them: a part made of a few
-        # long sequences would have many images and little evidence.
-        shares = np.stack([positives, negatives, positives > 0, negatives > 0], axis=1).astype(np.float64)
-        shares /= np.maximum(shares.sum(axis=0), 1.0)
-        missing = np.full(4, fraction)
-        first = np.zeros(len(names), dtype=bool)
-        # Large groups first, so that the small ones even out what the large ones left.
-        order = rng.permutation(len(names))
-        for g in order[np.argsort(-(positives + negatives)[order], kind="stable")]:
-            if np.abs(missing - shares[g]).sum() < np.abs(missing).sum():
-                missing -= shares[g]
-                first[g] = True
-        mask = first[inverse]
+        mask = first_part(self.labels, self.groups, fraction, seed=seed)
         return self.take(mask), self.take(~mask)
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workzone.evaluation.inputs import Evaluated, OneView
+    from workzone.evaluation.report.terminal import summary_table
     from workzone.evaluation.summary import Summary
-    from workzone.evaluation.tables import summary_table
 
 __all__ = ["Evaluated", "OneView", "Summary", "summary_table"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from workzone.decisions.policies.cascade import CascadePolicy
 from workzone.decisions.types import Code
 from workzone.evaluation.figures import plain
-from workzone.evaluation.style import Palette, Plot
+from workzone.evaluation.report.style import Palette, Plot
 from workzone.files import write_atomic, write_json
 from workzone.metrics import bootstrap
 from workzone.metrics.cascade import DeferralCurve, cascade_figures, deferral_curve, deferral_figures

@@ -201,8 +201,8 @@ def write_comparison(c: Comparison, folder: Path) -> None:
 
     In a folder ``compare/<name>`` beside a report, that report lists it.
     """
-    from workzone.evaluation.compare_page import render
-    from workzone.evaluation.pages import refresh, report_above, reports_of
+    from workzone.evaluation.report.compare import render
+    from workzone.evaluation.report.more import refresh, report_above, reports_of
 
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "comparison.html", render(c, reports=reports_of(c.paths, folder)))

@@ -170,10 +170,12 @@ def _policy(e: Evaluated, draws: Draws, units: Any) -> Contrast:
 
 def _fewer(row: Row) -> str:
     a, b, gap = row.difference.a.value, row.difference.b.value, row.difference.difference
-    both = f"The policy answers {b:.1%} of all images wrongly, answering everything at 0.5 {a:.1%}"
+    both = f"The policy answers {b:.1%} of all images wrongly, against {a:.1%} where everything is answered at 0.5"
     ends = f" ({-100 * gap.high:.1f} to {-100 * gap.low:.1f})" if gap.value <= 0 else ""
     ends = ends or f" ({100 * gap.low:.1f} to {100 * gap.high:.1f})"
     points = f"{abs(100 * gap.value):.1f} points {'fewer' if gap.value <= 0 else 'more'}"
+    if gap.value == 0:
+        return f"{both}: no difference{ends.replace(')', ' points fewer)') if np.isfinite(gap.low) else ''}."
     told = "" if row.winner in ("A", "B") else ", which may be chance"
     return f"{both}: {points}{ends if np.isfinite(gap.low) else ''}{told}."
 

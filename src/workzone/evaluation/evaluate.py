@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 
 from workzone.config.run import EvaluateConfig
-from workzone.evaluation import plots as draw
-from workzone.evaluation import plots_calibration as draw_calibration
 from workzone.evaluation.bands import UNKNOWN
 from workzone.evaluation.figures import plain
-from workzone.evaluation.gallery import gallery
 from workzone.evaluation.inputs import Evaluated
-from workzone.evaluation.pages import related
-from workzone.evaluation.report import confusion_tables, render
+from workzone.evaluation.report import plots as draw
+from workzone.evaluation.report import plots_calibration as draw_calibration
+from workzone.evaluation.report.gallery import gallery
+from workzone.evaluation.report.more import related
+from workzone.evaluation.report.page import confusion_tables, render
+from workzone.evaluation.report.style import Plot, printable
+from workzone.evaluation.report.terminal import caption, summary_rows
+from workzone.evaluation.report.words import cautions, certificate_line, headline
 from workzone.evaluation.slices import PAIR, Slices, column_values, compute_slices
-from workzone.evaluation.style import Plot, printable
 from workzone.evaluation.summary import SCHEMA_VERSION, Summary, summarise
-from workzone.evaluation.tables import caption, summary_rows
-from workzone.evaluation.words import cautions, certificate_line, headline
 from workzone.files import write_atomic, write_json
 from workzone.metrics import Interval
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,12 +89,10 @@ def load_given(path: Path) -> Given:
 
 
 def _read(file: Path) -> Any:
-    from workzone.errors import MissingExtraError
+    from workzone.errors import needs_extra
 
-    try:
+    with needs_extra("polars", "eval", feature="reading tables"):
         import polars as pl
-    except ImportError as error:
-        raise MissingExtraError("polars", "eval", feature="reading tables") from error
     try:
         if file.suffix.lower() == ".csv":
             # An id such as 007 is a name, not a number.
@@ -164,35 +163,39 @@ def _numbers(frame: Any, column: str) -> NDArray[np.float64]:
 
 
 def _labels(frame: Any) -> NDArray[np.int64] | None:
-    if "label" not in frame.columns:
+    texts = _texts(frame, "label")
+    if not any(texts):
         return None
     known = {**{name: code for code, name in enumerate(LABELS)}, "0": 0, "1": 1, "0.0": 0, "1.0": 1}
     known |= {"false": 0, "true": 1}
-    texts = [("" if v is None else str(v)).strip().lower() for v in frame["label"].to_list()]
-    if not any(texts):
-        return None
-    bad = [t not in known for t in texts]
-    if any(bad):
-        raise DataError(
-            f"column 'label' holds {sum(bad)} values that are no label",
-            where=f"row {_row(bad)}, value {texts[_row(bad) - 1]!r}",
-            fix="labels are 0 or no_roadwork, and 1 or roadwork; drop images without a label",
-        )
-    return np.array([known[t] for t in texts], dtype=np.int64)
+    fix = "labels are 0 or no_roadwork, and 1 or roadwork; drop images without a label"
+    return np.array(_coded(texts, known, "label", fix), dtype=np.int64)
 
 
 def _decisions(frame: Any) -> NDArray[np.int8] | None:
-    if "decision" not in frame.columns:
+    texts = _texts(frame, "decision")
+    if not texts:
         return None
-    texts = [("" if v is None else str(v)).strip().lower() for v in frame["decision"].to_list()]
-    bad = [t not in _CODES for t in texts]
+    fix = "decisions are roadwork, no_roadwork or abstain; leave the column out for answers at 0.5"
+    return np.array(_coded(texts, _CODES, "decision", fix), dtype=np.int8)
+
+
+def _texts(frame: Any, column: str) -> list[str]:
+    """Texts of ``column`` in lower case, empty where there is no value; none without the column."""
+    values = frame[column].to_list() if column in frame.columns else []
+    return [("" if v is None else str(v)).strip().lower() for v in values]
+
+
+def _coded(texts: list[str], known: Mapping[str, int], column: str, fix: str) -> list[int]:
+    """The number of each text in ``known``; raises DataError for those that have none."""
+    bad = [t not in known for t in texts]
     if any(bad):
         raise DataError(
-            f"column 'decision' holds {sum(bad)} values that are no decision",
+            f"column {column!r} holds {sum(bad)} values that are no {column}",
             where=f"row {_row(bad)}, value {texts[_row(bad) - 1]!r}",
-            fix="decisions are roadwork, no_roadwork or abstain; leave the column out for answers at 0.5",
+            fix=fix,
         )
-    return np.array([_CODES[t] for t in texts], dtype=np.int8)
+    return [known[t] for t in texts]
 
 
 def evaluated_from(given: Given, *, seed: int = 42) -> Evaluated:

@@ -45,6 +45,11 @@ class Promise:
         """Whether the interval of the test images lies above the limit."""
         return bool(self.measured.low > self.alpha)
 
+    @property
+    def contradicted(self) -> bool:
+        """Whether the test images speak against it; a promise about the mean over draws allows for single ones."""
+        return self.above and self.beyond_chance and self.kind == "confidence"
+
 
 def measure_promise(
     g: Guarantee, part: Part, draws: Draws, *, sets: Mask | None = None, selected: Mask | None = None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.errors import MissingExtraError
+from workzone.errors import needs_extra
 from workzone.metrics.bootstrap import Interval, bootstrap
 
 FOLDS = 5
@@ -56,13 +56,11 @@ def find_shortcuts(
     Raises:
         MissingExtraError: scikit-learn is not installed.
     """
-    try:
+    with needs_extra("scikit-learn", "train", feature="the search for shortcuts"):
         from sklearn.ensemble import HistGradientBoostingClassifier
         from sklearn.model_selection import StratifiedGroupKFold
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "train", feature="the search for shortcuts") from error
     codes = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)[1]
-    fewest = min((len(np.unique(codes[labels == c])) for c in (0, 1)), default=0)
+    fewest = min(len(np.unique(codes[labels == c])) for c in (0, 1))
     if fewest < 2:
         return []
     found = []

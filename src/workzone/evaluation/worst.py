@@ -60,7 +60,7 @@ def worst_slice(
         caveat = (
             "The other images lack a class, so there is nothing to compare it with."
             if not np.isfinite(other.value)
-            else "The other images have too few of a class to compare it with."
+            else "The other images have too few of a class to test the difference."
         )
     elif apart:
         caveat = (

@@ -1,6 +1,6 @@
 """From a trained network to the files an engine opens, and how near they are to it."""
 
-from workzone.export.onnx import export_backbone, export_head, export_network
+from workzone.export.onnx import export_backbone, export_head
 from workzone.export.openvino import to_openvino
 from workzone.export.parity import Comparison, compare
 from workzone.export.quantise import quantise_onnx
@@ -10,7 +10,6 @@ __all__ = [
     "compare",
     "export_backbone",
     "export_head",
-    "export_network",
     "quantise_onnx",
     "to_openvino",
 ]

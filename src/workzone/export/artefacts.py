@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from workzone.bundle.engines import Engine, open_engine
 from workzone.errors import BundleError, CheckFailedError, ConfigError
 from workzone.export.parity import Comparison, compare
-from workzone.files import read_json, sha256_file, write_json
+from workzone.files import read_json, require_new, sha256_file, write_json
 
 Kind = Literal["torch", "aoti", "torchscript", "tensorrt"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -70,8 +70,7 @@ def make_artefact(
         ConfigError: the folder holds something, or the kind has no such precision.
         MissingExtraError: a package is missing; CheckFailedError: no compiler, or the scores differ.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError("the folder for the artefact is not empty", where=str(folder), fix="name a new folder")
+    require_new(folder, "the folder for the artefact is not empty")
     if kind != "tensorrt" and precision != "fp32":
         raise ConfigError(f"{kind} is made in fp32 only", where=precision, fix="take --precision fp32")
     reference = open_engine("onnxruntime", onnx_folder, precision="fp32", threads=1)

@@ -20,13 +20,10 @@ from workzone.models.backbones import Backbone
 
 BACKBONE_FILE = "backbone.onnx"
 HEAD_FILE = "head.onnx"
+VERSION = 1
+"""Raised where the files of the same weights become others; part of the key of stored backbones."""
 _BATCH = 4096
 _VIEWS = 256
-
-
-def export_network(backbone: Backbone, head: nn.Module, folder: Path) -> tuple[Path, Path]:
-    """Write ``backbone.onnx`` and ``head.onnx`` below ``folder``."""
-    return export_backbone(backbone, folder), export_head(head, folder)
 
 
 def export_backbone(backbone: Backbone, folder: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.errors import ConfigError, MissingExtraError
+from workzone.errors import ConfigError, needs_extra
 from workzone.export.onnx import HEAD_FILE
 from workzone.export.quantise import check_views, default_settings, excluded_nodes, is_transformer, require_folder
 from workzone.files import write_atomic
@@ -43,10 +43,8 @@ def to_openvino(
         ConfigError: int8 without views.
         MissingExtraError: openvino or nncf is not installed.
     """
-    try:
+    with needs_extra("openvino", "openvino", feature="export to OpenVINO"):
         import openvino as ov
-    except ImportError as error:
-        raise MissingExtraError("openvino", "openvino", feature="export to OpenVINO") from error
     source = require_folder(onnx_folder, out_folder)
     core = ov.Core()
     backbone = core.read_model(str(source))
@@ -70,11 +68,9 @@ def head_to_openvino(onnx_folder: Path, out_folder: Path) -> None:
 
 
 def _quantise(model: Any, source: Path, views: NDArray[np.uint8]) -> Any:
-    try:
+    with needs_extra("nncf", "train", feature="int8 for OpenVINO"):
         import nncf
         import onnx
-    except ImportError as error:
-        raise MissingExtraError("nncf", "train", feature="int8 for OpenVINO") from error
     graph = onnx.load(str(source)).graph
     excluded = {n.name for n in excluded_nodes(graph, default_settings(graph).exclude)}
     # One ONNX node becomes several operations, named after it with a suffix behind a slash.

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.errors import ArtifactError, DataError, MissingExtraError
+from workzone.errors import ArtifactError, DataError, needs_extra
 from workzone.export.onnx import BACKBONE_FILE, HEAD_FILE, clean
 from workzone.files import write_atomic
 
@@ -76,12 +76,10 @@ def quantise_onnx(
         DataError: no views, or of another type.
         MissingExtraError: onnx is not installed.
     """
-    try:
+    with needs_extra("onnx", "train", feature="int8 quantisation"):
         import onnx
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError as error:
-        raise MissingExtraError("onnx", "train", feature="int8 quantisation") from error
     source = require_folder(fp32_folder, out_folder)
     check_views(calibration_views)
     graph = onnx.load(str(source)).graph

@@ -13,13 +13,11 @@ from workzone.metrics.classification import Confusion, at_prevalence
 from workzone.metrics.proportions import clopper_pearson
 from workzone.metrics.registry import Metric, resolve, value_rows
 from workzone.metrics.resampling import (
-    CHUNK_ELEMENTS,
     SAME,
     Method,
     Plan,
     acceleration,
     check_settings,
-    chunks,
     interval_ends,
     run_chunks,
 )
@@ -198,15 +196,12 @@ def _replicates(
     if not counts and not scored:
         return out
     width = sample.n if scored else plan.n_units
-    parts = list(chunks(b, width, CHUNK_ELEMENTS))
-    seeds = np.random.SeedSequence(seed).spawn(len(parts))
 
-    def work(index: int) -> None:
-        first, last = parts[index]
-        units = plan.draw(np.random.default_rng(seeds[index]), last - first)
+    def work(rng: np.random.Generator, first: int, last: int) -> None:
+        units = plan.draw(rng, last - first)
         _fill(out, counts, scored, sample, plan, units, slice(first, last), prevalence)
 
-    run_chunks(work, len(parts), b * width, workers)
+    run_chunks(work, b, width, seed=seed, workers=workers)
     return out
 
 
@@ -249,14 +244,12 @@ def _jackknife(
     block_of_unit, stratum = plan.blocks(seed)
     out = {name: np.empty(len(stratum)) for name in (*counts, *scored)}
     width = sample.n if scored else plan.n_units
-    parts = list(chunks(len(stratum), width, CHUNK_ELEMENTS))
 
-    def work(index: int) -> None:
-        first, last = parts[index]
+    def work(_: np.random.Generator, first: int, last: int) -> None:
         units = plan.leave_out(block_of_unit, first, last)
         _fill(out, counts, scored, sample, plan, units, slice(first, last), prevalence)
 
-    run_chunks(work, len(parts), len(stratum) * width, workers)
+    run_chunks(work, len(stratum), width, seed=seed, workers=workers)
     return found | {name: acceleration(values, stratum) for name, values in out.items()}
 
 

@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from workzone.metrics.bootstrap import Interval
 from workzone.metrics.registry import Metric, resolve, value_rows
 from workzone.metrics.resampling import (
-    CHUNK_ELEMENTS,
     SAME,
     Method,
     Plan,
     acceleration,
     check_settings,
-    chunks,
     interval_ends,
     run_chunks,
 )
@@ -198,16 +196,12 @@ def _collect(
     workers: int | None,
 ) -> dict[str, FloatArray]:
     out = {name: np.empty((2, total)) for name in pair.names}
-    parts = list(chunks(total, pair.n, CHUNK_ELEMENTS))
-    seeds = np.random.SeedSequence(seed).spawn(len(parts))
 
-    def work(index: int) -> None:
-        first, last = parts[index]
-        units = draw(np.random.default_rng(seeds[index]), first, last)
-        for name, values in pair.values(plan.to_images(units)).items():
+    def work(rng: np.random.Generator, first: int, last: int) -> None:
+        for name, values in pair.values(plan.to_images(draw(rng, first, last))).items():
             out[name][:, first:last] = values
 
-    run_chunks(work, len(parts), 2 * total * pair.n, workers)
+    run_chunks(work, total, pair.n, seed=seed, workers=workers, samples=2)
     return out
 
 

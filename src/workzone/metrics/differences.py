@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.metrics.resampling import CHUNK_ELEMENTS, Plan, chunks
+from workzone.metrics.resampling import Plan, chunks
 from workzone.metrics.sample import FloatArray, Sample, ratio
 
 
@@ -96,7 +96,7 @@ def rates(
     np.add.at(table, plan.unit_of_column, columns)
     rng = np.random.default_rng([seed, 7])
     drawn = np.empty((n_resamples, c))
-    for first, last in chunks(n_resamples, plan.n_units, CHUNK_ELEMENTS):
+    for first, last in chunks(n_resamples, plan.n_units):
         sums = plan.draw(rng, last - first).astype(np.float64) @ table
         drawn[first:last] = ratio(sums[:, :c], sums[:, c:])
     counts = table.sum(axis=0)

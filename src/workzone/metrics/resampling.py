@@ -162,22 +162,40 @@ def _codes(values: Any, n: int, name: str) -> IntArray:
     return np.unique(array, return_inverse=True)[1].astype(np.int64)
 
 
-def chunks(total: int, width: int, elements: int) -> Iterator[tuple[int, int]]:
-    """Ranges of rows that cover ``total`` rows of ``width``, each about ``elements`` values."""
-    step = max(1, elements // max(width, 1))
+def chunks(total: int, width: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows that cover ``total`` rows of ``width``, each about ``CHUNK_ELEMENTS`` values."""
+    step = max(1, CHUNK_ELEMENTS // max(width, 1))
     for first in range(0, total, step):
         yield first, min(first + step, total)
 
 
-def run_chunks(work: Callable[[int], None], parts: int, size: int, workers: int | None) -> None:
-    """Call ``work`` with 0 to ``parts`` - 1, in threads where ``size`` weights in all are worth their start."""
-    threads = min(parts, workers or (1 if size < 4_000_000 else min(4, os.cpu_count() or 1)))
+def run_chunks(
+    work: Callable[[np.random.Generator, int, int], None],
+    total: int,
+    width: int,
+    *,
+    seed: int,
+    workers: int | None,
+    samples: int = 1,
+) -> None:
+    """Call ``work(rng, first, last)`` for each range of ``chunks``, whose generator is its own: threads change no draw.
+
+    ``workers`` threads; where left out, as many as are worth their start for weights that ``samples`` samples share.
+    """
+    parts = list(chunks(total, width))
+    seeds = np.random.SeedSequence(seed).spawn(len(parts))
+    size = samples * total * width
+    threads = min(len(parts), workers or (1 if size < 4_000_000 else min(4, os.cpu_count() or 1)))
+
+    def one(index: int) -> None:
+        work(np.random.default_rng(seeds[index]), *parts[index])
+
     if threads <= 1:
-        for index in range(parts):
-            work(index)
+        for index in range(len(parts)):
+            one(index)
         return
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(work, range(parts)):
+        for _ in pool.map(one, range(len(parts))):
             continue
 
 

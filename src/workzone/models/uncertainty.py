@@ -73,28 +73,6 @@ def evidence_alpha(logits: Tensor) -> FloatArray:
     return (F.softplus(logits.detach().double()) + 1.0).cpu().numpy()
 
 
-def evidential_loss(logits: Tensor, labels: Tensor, *, ramp: float) -> Tensor:
-    """Mean loss of an evidential head: expected squared error, and ``ramp`` times the divergence of wrong evidence.
-
-    Source: Sensoy, Kaplan, Kandemir 2018 (arXiv 1806.01768), whose ramp is min(1, epoch / 10). The vacuity it leads to
-    depends on the ramp and does not vanish with data (Bengs et al. 2022, arXiv 2203.06102).
-
-    Args:
-        logits: (N, K).
-        labels: (N,) int64 in 0..K-1.
-        ramp: weight of the divergence, in [0, 1].
-    """
-    alpha = F.softplus(logits) + 1.0
-    target = F.one_hot(labels, logits.shape[1]).to(alpha.dtype)
-    strength = alpha.sum(dim=1, keepdim=True)
-    p = alpha / strength
-    error = ((target - p) ** 2 + p * (1.0 - p) / (strength + 1.0)).sum(dim=1)
-    wrong = torch.distributions.Dirichlet(target + (1.0 - target) * alpha)
-    return (
-        error + ramp * torch.distributions.kl_divergence(wrong, torch.distributions.Dirichlet(torch.ones_like(alpha)))
-    ).mean()
-
-
 @contextmanager
 def _dropout_on(head: nn.Module) -> Iterator[None]:
     before = {module: module.training for module in head.modules()}

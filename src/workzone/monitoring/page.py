@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workzone.evaluation.style import Palette, Plot, printable
+from workzone.evaluation.report.style import Palette, Plot, printable
 from workzone.monitoring.alerts import Delivery
 from workzone.monitoring.daily import Tested, standing
 from workzone.monitoring.drift import DRIFT_TESTS
@@ -35,7 +35,7 @@ def render(f: Findings, deliveries: Sequence[Delivery] = ()) -> str:
     from markupsafe import Markup
 
     from workzone import __version__
-    from workzone.evaluation.templates import environment, source
+    from workzone.evaluation.report.templates import environment, source
 
     last, off = standing(f.days)
     text = (files("workzone.monitoring") / "templates" / "monitor.html.j2").read_text(encoding="utf-8")
@@ -44,8 +44,8 @@ def render(f: Findings, deliveries: Sequence[Delivery] = ()) -> str:
         f=f,
         style=Markup(source("report.css")),
         status=status(f),
-        signals=Markup(signals_plot(f).render()[1]),
-        missed=Markup(estimate_plot(f).render()[1]),
+        signals=Markup(signals_plot(f).render()[1]) if any(d.tests for d in f.days) else "",
+        missed=Markup(estimate_plot(f).render()[1]) if f.estimates else "",
         last=last,
         off=off,
         estimate=made,
@@ -143,7 +143,7 @@ def estimate_plot(f: Findings) -> Plot:
         axes.set(xlim=(-0.6, len(f.days) - 0.4), ylim=(0, min(top, 1.0)), ylabel="missed roadwork, expected")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
 
-    alt = "Expected share of roadwork answered no_roadwork by day with 95 % interval; hollow where not valid."
+    alt = "Expected share of roadwork answered no_roadwork by day with 95% interval; hollow where not valid."
     return Plot("missed", draw, (6.6, 2.6), alt)
 
 

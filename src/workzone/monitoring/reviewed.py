@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workzone.errors import DataError
-from workzone.monitoring.table import Columns, Log, TableLog
+from workzone.monitoring.table import Columns, Log
 from workzone.predictions import FloatArray, IntArray, StrArray
 
 _LABELS = {"1": 1, "roadwork": 1, "true": 1, "0": 0, "no_roadwork": 0, "false": 0}
@@ -100,10 +99,3 @@ def join(columns: Columns, log: Log, where: str) -> Reviewed:
         weights=np.array(kept, dtype=np.float64),
         unknown=unknown,
     )
-
-
-def load_reviewed(path: Path, log: Log) -> Reviewed:
-    """Read reviewed labels from a CSV, Parquet or JSON lines file, see ``join``."""
-    if not path.is_file():
-        raise DataError("there are no reviewed labels here", where=str(path))
-    return join(TableLog(path).columns(), log, str(path))

@@ -15,6 +15,7 @@ from workzone.bundle.schema import CERTIFICATE, read_model
 from workzone.decisions.certificate import Certificate
 from workzone.monitoring.alerts import Alarm, Delivery
 from workzone.monitoring.daily import Day, DriftSettings, judge, standing
+from workzone.monitoring.drift import DRIFT_TESTS
 from workzone.monitoring.estimate import CONTRADICTION, Estimate, contradiction, estimate
 from workzone.monitoring.reference import Reference
 from workzone.monitoring.reviewed import Reviewed, join
@@ -252,7 +253,8 @@ def _drift_alarm(bundle: Watched, days: Sequence[Day], signal: str) -> Alarm:
     worst = min((t for t in judged[-1].tests if t.signal == signal and t.off), key=lambda t: t.adjusted)
     text = (
         f"On {judged[-1].day} ({judged[-1].n} images) {signal} differs from the {worst.reference} reference: "
-        f"{worst.test} {worst.statistic:.3g}, p {worst.adjusted:.2g}, corrected for {len(judged[-1].tests)} tests."
+        f"{DRIFT_TESTS[worst.test].title} {worst.statistic:.3g}, p {worst.adjusted:.2g}, corrected for "
+        f"{len(judged[-1].tests)} tests."
     )
     since = f"{began.day.isoformat()}T00:00:00+00:00"
     return Alarm("drift", signal, "warning", bundle.name, bundle.sha256, since, text)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from workzone.errors import DataError, MissingExtraError
+from workzone.errors import DataError, needs_extra
 from workzone.monitoring.table import Columns, PredictionLog, TableLog
 
 SUFFIXES = frozenset({".db", ".sqlite", ".sqlite3"})
@@ -139,10 +139,8 @@ def _archived(folder: Path, since: datetime | None) -> _Found:
     files = sorted(folder.glob("predictions-*.parquet"))
     if not files:
         return {}
-    try:
+    with needs_extra("polars", "eval", feature="reading the archive of a server"):
         import polars as pl
-    except ImportError as error:
-        raise MissingExtraError("polars", "eval", feature="reading the archive of a server") from error
     parts: list[_Found] = []
     for file in files:
         try:

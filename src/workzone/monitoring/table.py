@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.errors import DataError, MissingExtraError
+from workzone.errors import DataError, needs_extra
 from workzone.predictions import FloatArray, StrArray
 
 CODES = {"abstain": -1, "no_roadwork": 0, "roadwork": 1}
@@ -228,10 +228,8 @@ class TableLog:
         """
         if self.path.suffix in (".jsonl", ".ndjson"):
             return self._lines()
-        try:
+        with needs_extra("polars", "eval", feature="reading tables"):
             import polars as pl
-        except ImportError as error:
-            raise MissingExtraError("polars", "eval", feature="reading tables") from error
         try:
             if self.path.suffix == ".csv":
                 # A name that looks like a number, such as 007, must stay what it is.

@@ -164,6 +164,6 @@ def sentences(fired: Mapping[str, EProcess]) -> Sequence[str]:
     """The same in words."""
     return [
         f"The share of {TITLES[k]} is not at most {e.alpha:.2%}: {e.errors:g} errors in {e.total:g} reviewed, "
-        f"e-value {e.highest:.3g} reached 1/{e.delta:g} at number {e.fired}."
+        f"the evidence against it (e-value) reached {1 / e.delta:g} at number {e.fired} and {e.highest:.3g} at most."
         for k, e in fired.items()
     ]

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from workzone.files import read_json, sha256_file, write_json
+from workzone.files import atomic_path, read_json, sha256_file, write_json
 
 _HASHES = "sha256.json"
 
@@ -30,7 +30,8 @@ class BackboneCache:
             shutil.rmtree(self.folder, ignore_errors=True)
             return False
         for name in hashes:
-            shutil.copyfile(self.folder / name, target / name)
+            with atomic_path(target / name) as partial:
+                shutil.copyfile(self.folder / name, partial)
         return True
 
     def store(self, source: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -85,11 +85,7 @@ def plan_cascade(
         fitted.append(_calibrator(part, config))
         columns.append(fitted[-1].apply(part))
     p = calibrator.apply(data)
-    decide = config.decide
-
-    def start(answer: FloatArray) -> float:
-        return starting_threshold(data, answer, decide.target_fnr, decide.delta, decide.unit)
-
+    start = _start(config, data)
     return fit_plan(order, stages, fitted, np.column_stack([*columns, p]), start=start, points=points, focus=focus)
 
 
@@ -134,16 +130,18 @@ def plan_chain(
     between, final = chain_log_odds(parts, bare)
     scored = [replace(data, log_odds=z) for z in (*between.values(), final)]
     fitted = [_calibrator(part, config) for part in scored]
-    decide = config.decide
-
-    def start(answer: FloatArray) -> float:
-        return starting_threshold(data, answer, decide.target_fnr, decide.delta, decide.unit)
-
     probability = np.column_stack([c.apply(part) for c, part in zip(fitted, scored, strict=True)])
+    start = _start(config, data)
     plan = fit_plan(
         order, stages, fitted[:-1], probability, start=start, points=points, models=several, mean=mean, focus=focus
     )
     return plan, fitted[-1]
+
+
+def _start(config: RunConfig, data: CalibData) -> Callable[[FloatArray], float]:
+    """Gives the threshold at which a point with certain answers is first tested."""
+    d = config.decide
+    return lambda answer: starting_threshold(data, answer, d.target_fnr, d.delta, d.unit)
 
 
 def _bare(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workzone.bundle.embedding import EmbeddingCache, ViewEmbeddings, default_cache_folder, embed_images
+from workzone.bundle.engines import Engine
 from workzone.bundle.runtime import Detector
 from workzone.config import RunConfig
 from workzone.config.load import load_config
@@ -17,6 +18,7 @@ from workzone.errors import ConfigError, DataError
 from workzone.files import sha256_file
 from workzone.pipeline.phase import Progress
 from workzone.pipeline.reading import workers
+from workzone.vision import Preprocessing
 
 
 def tool_config(data: Path, out: Path, words: Sequence[str]) -> RunConfig:
@@ -55,18 +57,35 @@ def embed_manifest(
         from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
         from workzone.export.onnx import export_backbone
         from workzone.models.backbones import create_backbone
-        from workzone.vision import Preprocessing
 
         show.message(f"  writing {config.model.backbone} as ONNX")
         network = create_backbone(config.model)
         backbone = export_backbone(network, folder)
         pre = Preprocessing(image_size=network.image_size, image_width=network.image_width, views=config.views)
         engine = OnnxRuntimeEngine.open(folder, threads=config.compute.threads, head=False)
+    paths = [str(p) for p in manifest.paths]
+    title = f"embedding {len(manifest)} images"
+    return through_cache(title, paths, contents(manifest), engine, pre, backbone, config, show)
+
+
+def through_cache(
+    title: str,
+    paths: Sequence[str],
+    sha256s: Sequence[str],
+    engine: Engine,
+    pre: Preprocessing,
+    backbone: Path,
+    config: RunConfig,
+    progress: Progress,
+) -> ViewEmbeddings:
+    """``embed_images`` with the cache and the threads of ``config``, under a bar of this title."""
     cache = EmbeddingCache(config.cache.folder or default_cache_folder(), engine, backbone, pre)
-    with show.bar(f"embedding {len(manifest)} images") as advance:
+    if cache.dropped:
+        progress.message(f"{len(cache.dropped)} damaged parts of the feature cache are computed again")
+    with progress.bar(title) as advance:
         return embed_images(
-            [str(p) for p in manifest.paths],
-            contents(manifest),
+            paths,
+            sha256s,
             engine,
             pre,
             cache=cache,

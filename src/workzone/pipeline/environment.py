@@ -6,7 +6,9 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
-_PACKAGES = ("numpy", "pillow", "onnx", "onnxruntime", "openvino", "nncf", "torch", "timm", "polars", "scipy")
+_PACKAGES = (
+    "numpy", "pillow", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "torch", "timm", "polars", "scipy",
+)  # fmt: skip
 
 
 def environment() -> dict[str, str]:

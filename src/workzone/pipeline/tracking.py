@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from workzone.config import RunConfig
-from workzone.errors import MissingExtraError
+from workzone.errors import needs_extra
 from workzone.files import atomic_path
 
 Curve = Sequence[Mapping[str, float]]
@@ -59,10 +59,8 @@ class TensorBoardTracker(Tracker):
 
     def log(self, phase: str, curves: Mapping[str, Curve], figures: Mapping[str, float]) -> None:
         """See ``Tracker.log``."""
-        try:
+        with needs_extra("tensorboard", "train", feature="the tensorboard logger"):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingExtraError("tensorboard", "train", feature="the tensorboard logger") from error
         target = self.folder / "tensorboard" / phase
         shutil.rmtree(target, ignore_errors=True)
         for name, curve in curves.items():
@@ -84,10 +82,8 @@ class MlflowTracker(Tracker):
         """See ``Tracker.log``."""
         # MLflow reports how it is used to its makers unless it is told not to.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        try:
+        with needs_extra("mlflow-skinny", "ops", feature="the mlflow logger"):
             import mlflow
-        except ImportError as error:
-            raise MissingExtraError("mlflow-skinny", "ops", feature="the mlflow logger") from error
         self.folder.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(self.config.tracking.uri or f"sqlite:///{self.folder / 'mlflow.db'}")
         mlflow.set_experiment(self.config.tracking.experiment)
@@ -111,10 +107,8 @@ class WandbTracker(Tracker):
     def log(self, phase: str, curves: Mapping[str, Curve], figures: Mapping[str, float]) -> None:
         """See ``Tracker.log``."""
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        try:
+        with needs_extra("wandb", "ops", feature="the wandb logger"):
             import wandb
-        except ImportError as error:
-            raise MissingExtraError("wandb", "ops", feature="the wandb logger") from error
         self.folder.mkdir(parents=True, exist_ok=True)
         run = wandb.init(
             project=self.config.tracking.experiment,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from workzone.errors import ConfigError, MissingExtraError
+from workzone.errors import ConfigError, needs_extra
 from workzone.registry.store import ALIASES, Registry, State
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -28,12 +28,10 @@ def client_of(uri: str) -> Iterator[Any]:
     """
     # MLflow reports how it is used to its makers unless it is told not to.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    try:
+    with needs_extra("mlflow-skinny", "ops", feature="MLflow's model registry"):
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
-    except ImportError as error:
-        raise MissingExtraError("mlflow-skinny", "ops", feature="MLflow's model registry") from error
     for name in ("alembic", "mlflow"):  # a new database is laid out in sixty lines otherwise
         logging.getLogger(name).setLevel(logging.WARNING)
     try:

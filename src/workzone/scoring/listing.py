@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from workzone.errors import DataError, MissingExtraError
+from workzone.errors import DataError, needs_extra
 from workzone.files import IMAGE_SUFFIXES
 
 LISTS = frozenset({"", ".txt", ".lst", ".list"})
@@ -85,10 +85,8 @@ def _csv(table: Path) -> Iterator[str | None]:
 
 
 def _parquet(table: Path) -> Iterator[str | None]:
-    try:
+    with needs_extra("polars", "eval", feature="reading Parquet"):
         import polars as pl
-    except ImportError as error:
-        raise MissingExtraError("polars", "eval", feature="reading Parquet") from error
     try:
         columns = list(pl.read_parquet_schema(table))
         name = columns[_column(columns, table)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from workzone.bundle.rows import answered, bad_row, image_row, write_parquet
 from workzone.bundle.runtime import Detector
-from workzone.errors import ArtifactError, MissingExtraError, WorkzoneError
+from workzone.errors import ArtifactError, WorkzoneError, needs_extra
 from workzone.files import atomic_path
 from workzone.monitoring.void import VoidMark
 from workzone.scoring.plan import Options, Output, Shard
@@ -131,10 +131,8 @@ def read_figures(path: Path, shard: Shard) -> dict[str, Any]:
     Raises:
         ArtifactError: the file is damaged or another.
     """
-    try:
+    with needs_extra("polars", "eval", feature="bulk scoring"):
         import polars as pl
-    except ImportError as error:
-        raise MissingExtraError("polars", "eval", feature="bulk scoring") from error
     try:
         figures: dict[str, Any] = json.loads(pl.read_parquet_metadata(path)[_KEY])
         if figures["address"] != shard.address or figures["n"] != shard.count:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workzone.decisions import Decision
-from workzone.errors import DataError, MissingExtraError
+from workzone.errors import DataError, needs_extra
 from workzone.predictions import Predictions
 
 SCHEMA_VERSION = 3
@@ -356,7 +356,5 @@ def _predictions(rows: Sequence[Sequence[Any]]) -> Predictions:
 
 def require_parquet() -> None:
     """Raise MissingExtraError where the log could not be rotated."""
-    try:
+    with needs_extra("polars", "eval", feature="the log of predictions"):
         import polars  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("polars", "eval", feature="the log of predictions") from error

@@ -152,6 +152,15 @@ def page(description: dict[str, Any]) -> str:
     return "".join(parts)
 
 
+_PARAMETERS = {
+    "name": "Name of the bundle, as GET /v1/model says it.",
+    "wanted": "Version: the first 12 digits of the SHA-256 of the bundle; any version where left out.",
+    "reviewer": "Name of the person who reviews: 1 to 64 letters, digits, spaces or . @ _ -",
+    "sha256": "SHA-256 of the picture, as GET /v1/review lists it.",
+}
+"""Of parameters that are declared by their type alone."""
+
+
 def _operation(path: str, method: str, operation: dict[str, Any]) -> list[str]:
     parts = [
         f"<section><h2><code>{method.upper()} {escape(path)}</code></h2>",
@@ -165,7 +174,7 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> list[str]:
     if parameters:
         rows = "".join(
             f"<tr><td><code>{escape(p['name'])}</code></td><td>{escape(p['in'])}</td>"
-            f"<td>{escape(p.get('description', ''))}</td></tr>"
+            f"<td>{escape(p.get('description') or _PARAMETERS.get(p['name'], ''))}</td></tr>"
             for p in parameters
         )
         parts.append(

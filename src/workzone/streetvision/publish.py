@@ -15,7 +15,7 @@ from workzone import __version__
 from workzone.bundle import verify_bundle
 from workzone.bundle.schema import METRICS, BundleManifest, read_json_bounded, read_manifest
 from workzone.errors import CheckFailedError, ConfigError
-from workzone.files import write_atomic, write_json
+from workzone.files import require_new, write_atomic, write_json
 
 CARD = "model_card.json"
 README = "README.md"
@@ -99,8 +99,7 @@ def publish_folder(
     """
     if not 0 < threshold < 1:
         raise ConfigError("the threshold must lie between 0 and 1", where="--threshold", fix="take 0.5")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError("the folder to publish holds something already", where=str(out), fix="name a new folder")
+    require_new(out, "the folder to publish holds something already")
     manifest = read_manifest(bundle)
     failed = [check for check in verify_bundle(bundle) if not check.passed]
     if failed:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workzone.evaluation.style import Palette, Plot, printable
+from workzone.evaluation.report.style import Palette, Plot, printable
 from workzone.files import write_atomic, write_json
 from workzone.streetvision.challenges import Scored
 from workzone.streetvision.simulate import Choice, Cost, Earning, Rule, Streams, candidates, costs, earn, mean_reward
@@ -188,7 +188,7 @@ def plot(found: Simulation) -> Plot:
                 *zip(*sorted(found.choice.curve.items()), strict=True), "--", color=c.muted, label="images that chose"
             )
             left.axvline(found.choice.always.threshold, color=c.roadwork, linewidth=1, label="chosen, always answering")
-        left.axvline(0.5, color=c.muted, linewidth=0.8, linestyle=":")
+        left.axvline(0.5, color=c.muted, linewidth=0.8, linestyle=":", label="threshold 0.5")
         left.set(title="Mean reward by threshold", xlabel="threshold", ylabel="mean reward", xlim=(0, 1), ylim=(0, 1))
         left.legend(loc="best")
         at = list(range(len(shown)))[::-1]
@@ -200,7 +200,7 @@ def plot(found: Simulation) -> Plot:
         ]
         right.barh(at, values, color=c.wrong, height=0.6)
         right.errorbar(values, at, xerr=ends, fmt="none", ecolor=c.ink, linewidth=0.8, capsize=2)
-        right.set_yticks(at, [printable(f"{k.column} {k.kind}", 28) for k in shown])
-        right.set(title="Reward lost by mistakes on", xlabel="reward")
+        right.set_yticks(at, [printable(f"{k.column.replace('_', ' ')}: {k.kind} (n {k.images})", 36) for k in shown])
+        right.set(title="Mean reward lost by mistakes on", xlabel="reward, interval over runs; n images")
 
     return Plot("simulation", draw, (9.0, 0.9 + max(2.6, 0.26 * len(shown))), found.sentence())

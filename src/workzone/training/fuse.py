@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from workzone.config.run import FuseConfig
-from workzone.errors import ConfigError
 from workzone.models.aggregators import Aggregator, Ensemble, create_aggregator
+from workzone.models.aggregators.view_attention import flex_error
 from workzone.models.standardise import Standardise
 from workzone.predictions import FloatArray
 from workzone.training.features import Features, require_roles
@@ -23,13 +23,13 @@ from workzone.training.loop import (
     LoopSettings,
     Metric,
     TensorFeatures,
+    balanced,
     evaluate,
     gain,
     image_difficulty,
     prior_shift,
     train_head,
 )
-from workzone.training.sampling import class_weights
 
 Progress = Callable[[int, int], None]
 
@@ -111,11 +111,7 @@ def fit_aggregator(
         exit_weight=config.exit_weight,
     )
     if config.backend == "flex" and config.aggregator == "view_attention" and torch.device(device).type != "cuda":
-        raise ConfigError(
-            f"FlexAttention has no backward pass on {device}",
-            where="fuse.backend",
-            fix="train with backend sdpa, which gives the same numbers, or on CUDA",
-        )
+        raise flex_error(device)
     rounds = 1 + config.refine_rounds
 
     def fit(data: Features, done: int) -> HeadFit:
@@ -180,11 +176,8 @@ def fit_members(
         if progress is not None:
             progress(done + 1, members)
     head = Ensemble(models).eval()
-    weighed = data
-    if settings.class_balance == "weights":  # which each training does for itself
-        own = class_weights(data.labels)
-        weighed = replace(data, weights=own if data.weights is None else own * data.weights)
-    return HeadFit(head, evaluate(models, held, shift=prior_shift(weighed, settings)), tuple(fits))
+    shift = prior_shift(balanced(data, settings), settings)
+    return HeadFit(head, evaluate(models, held, shift=shift), tuple(fits))
 
 
 def score_features(head: Ensemble, data: Features, *, device: str = "cpu", batch_size: int = 1024) -> FloatArray:

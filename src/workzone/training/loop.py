@@ -158,9 +158,7 @@ def train_head(
     The same seed gives the same weights on the same machine; torch's global generator is left as it was.
     """
     fit, stale, best_gain, state = Fit(), 0, -float("inf"), copy.deepcopy(model.state_dict())
-    if settings.class_balance == "weights":
-        weights = class_weights(train.labels)
-        train = replace(train, weights=weights if train.weights is None else weights * train.weights)
+    train = balanced(train, settings)
     shift = prior_shift(train, settings)
     loss = head_loss(model, train, settings)
     exits = make_exits(settings, train.mask.shape[1], loss)
@@ -299,6 +297,14 @@ def score(models: Sequence[Aggregator], data: TensorFeatures, *, batch_size: int
         batch = data.embeddings[rows], data.boxes[rows], data.mask[rows]
         parts.append(torch.stack([model.eval().combine(*batch)[0] for model in models]).mean(dim=0))
     return torch.cat(parts)
+
+
+def balanced(data: TensorFeatures, settings: LoopSettings) -> TensorFeatures:
+    """``data`` with the weights of its classes on top of its own, where the settings say so."""
+    if settings.class_balance != "weights":
+        return data
+    weights = class_weights(data.labels)
+    return replace(data, weights=weights if data.weights is None else weights * data.weights)
 
 
 def prior_shift(train: TensorFeatures, settings: LoopSettings) -> float:

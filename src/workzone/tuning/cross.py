@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from workzone.data.manifest import Manifest
 from workzone.data.roles import Role
 from workzone.data.splits import Splits
 from workzone.errors import DataError
-from workzone.evaluation.style import Palette, Plot
+from workzone.evaluation.report.style import Palette, Plot, printable
 from workzone.files import sha256_json, write_atomic, write_json
 from workzone.metrics.bootstrap import bootstrap
 from workzone.pipeline.artifacts import Artifacts
@@ -37,6 +38,8 @@ _TESTED = 3
 _GROUPS = 2
 """Groups that an interval needs: of one group there is nothing to draw."""
 _DARK = 0.85
+_COLUMN = 13
+"""Letters of a name that fit below one column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +234,11 @@ def heat_map(result: Mapping[str, Any]) -> Plot:
         axes = figure.subplots()
         shades = LinearSegmentedColormap.from_list("auroc", [colours.grid, colours.clear])
         axes.imshow(values, cmap=shades, vmin=0.5, vmax=1.0, aspect="auto")
-        names = [f"{t}\n{counts[t][0]} of {counts[t][1]}" for t in tested]
+        names = [f"{_in_lines(t)}\n{counts[t][0]} of {counts[t][1]}" for t in tested]
         axes.set_xticks(range(len(tested)), names)
-        axes.set_yticks(range(len(trained)), trained)
+        axes.set_yticks(range(len(trained)), [printable(t, 28) for t in trained])
+        about = "AUROC with 95% interval\ndotted: trained on other images of this set"
+        figure.suptitle(about, x=0.01, ha="left", fontsize=8)
         axes.set(xlabel="tested on (roadwork of images)", ylabel="trained on")
         axes.grid(visible=False)
         for (i, j), text in told.items():
@@ -246,6 +251,11 @@ def heat_map(result: Mapping[str, Any]) -> Plot:
 
     size = (1.9 + 1.0 * len(tested), 1.6 + 0.55 * len(trained))
     return Plot("cross", draw, size, f"AUROC of models trained on one {result['by']} and tested on another")
+
+
+def _in_lines(name: str) -> str:
+    """A name in lines that fit below one column."""
+    return textwrap.fill(printable(name, 36).replace("_", "_ "), _COLUMN).replace("_ ", "_")
 
 
 def _frame(i: int, j: int, colour: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workzone.evaluation.style import Palette, Plot, printable
+from workzone.evaluation.report.style import Palette, Plot, printable
 from workzone.tuning.judge import better_is_higher
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def forest(result: Mapping[str, Any]) -> bytes:
         axes.axvline(0.0, color=colours.ink, linewidth=0.9)
         axes.set_yticks(range(len(rows)), [printable(r["variant"], 60) for r in rows])
         axes.set_ylim(-0.7, len(rows) - 0.3)
-        axes.set_xlabel(f"{metric.replace('_', ' ')} less that of {result['baseline']}, 95 % interval by group")
+        axes.set_xlabel(f"{metric.replace('_', ' ')} less that of {result['baseline']}, 95% interval by group")
         axes.set_title(f"{result['n']:,} images, {result['n_positive']:,} roadwork, {result['n_groups']:,} groups")
 
     size = (7.5, 1.3 + 0.34 * max(len(rows), 1))
@@ -45,6 +45,8 @@ def history(values: Sequence[float | None], metric: str, *, maximise: bool) -> b
     known = [(i, v) for i, v in enumerate(values) if v is not None and np.isfinite(v)]
 
     def draw(figure: Figure, colours: Palette) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         axes = figure.subplots()
         if known:
             x, y = np.array([i for i, _ in known]), np.array([v for _, v in known], dtype=np.float64)
@@ -53,6 +55,7 @@ def history(values: Sequence[float | None], metric: str, *, maximise: bool) -> b
             axes.step(x, best, where="post", color=colours.roadwork, label="best so far")
             axes.legend()
         axes.set_xlabel("trial")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         axes.set_ylabel(f"{metric} on val_select")
 
     return Plot("history", draw, (6.4, 3.4), f"{metric} of each trial in order.").render()[0]
@@ -71,7 +74,17 @@ def slices(trials: Sequence[tuple[Mapping[str, Any], float]], metric: str) -> by
             positive = [v for v, _ in pairs if numbers and v > 0]
             if numbers and len(positive) == len(pairs) and max(positive) > 30 * min(positive):
                 axes.set_xscale("log")
+                # The ticks of Matplotlib are formulas, which this look prints as they are written.
+                axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            if not numbers:
+                axes.set_xticks(axes.get_xticks(), [printable(str(t.get_text()), 22) for t in axes.get_xticklabels()])
+                axes.tick_params(axis="x", labelrotation=30)
+                for tick in axes.get_xticklabels():
+                    tick.set_ha("right")
+                    tick.set_rotation_mode("anchor")
+                axes.margins(x=0.15)
             axes.set_xlabel(printable(name))
-        panels[0].set_ylabel(metric)
+        panels[0].set_ylabel(f"{metric} on val_select")
+        panels[0].set_title(f"{len(trials)} trial{'' if len(trials) == 1 else 's'}")
 
-    return Plot("parameters", draw, (2.6 * max(len(names), 1), 2.8), f"{metric} by parameter.").render()[0]
+    return Plot("parameters", draw, (2.6 * max(len(names), 1), 3.2), f"{metric} by parameter.").render()[0]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from PIL import Image
 
-from workzone.errors import ImageError, MissingExtraError
+from workzone.errors import ImageError, needs_extra
 from workzone.vision.containers import VideoReason, boxes_fit, sniff, video_error
 from workzone.vision.decode import MAX_PIXELS, MAX_RATIO, MIN_SIDE
 
@@ -288,10 +288,8 @@ class _Sampler:
 
 def require_av() -> None:
     """Raise MissingExtraError unless PyAV can be imported."""
-    try:
+    with needs_extra("av", "video", feature="reading videos"):
         import av  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("av", "video", feature="reading videos") from error
 
 
 def _stream(path: Path) -> BinaryIO:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from workzone.bundle.engines.base import HEAD_OUTPUTS, Engine, FloatViews, Scores, check_signature, closed
 from workzone.bundle.engines.onnxruntime import masked_scores
-from workzone.errors import BundleError, MissingExtraError
+from workzone.errors import BundleError, needs_extra
 
 _MAX_XML = 256 * 1024 * 1024
 _OPERATOR = re.compile(r"<layer\b[^>]*>")
@@ -53,10 +53,8 @@ class OpenVinoEngine(Engine):
         """See ``Engine.open``; ``head=False`` opens the backbone alone."""
         if device != "cpu":
             raise BundleError("the openvino engine runs on the CPU only", fix="use device cpu")
-        try:
+        with needs_extra("openvino", "openvino", feature="the openvino engine"):
             import openvino as ov
-        except ImportError as error:
-            raise MissingExtraError("openvino", "openvino", feature="the openvino engine") from error
         threads = threads or len(os.sched_getaffinity(0))
         settings: dict[str, Any] = {
             "NUM_STREAMS": threads,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.errors import DataError, MissingExtraError
+from workzone.errors import DataError, needs_extra
 
 FOLDS = 5
 _C = 0.01
@@ -39,11 +39,9 @@ def out_of_fold(
         DataError: a class with fewer than two groups.
         MissingExtraError: scikit-learn is not installed.
     """
-    try:
+    with needs_extra("scikit-learn", "train", feature="the search for label errors"):
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import StratifiedGroupKFold
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "train", feature="the search for label errors") from error
     names = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)[1]
     fewest = min(len(np.unique(names[labels == c])) for c in (0, 1))
     if fewest < 2:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from PIL import Image
 from workzone.data.perceptual import grey_square
 from workzone.data.quality.orange import OrangeParts, orange_parts
 from workzone.errors import ImageError
+from workzone.vision.batch import all_in_order
 from workzone.vision.decode import MAX_PIXELS, decode
 
 LONG_SIDE = 320
@@ -90,13 +90,7 @@ def measure_files(
         except ImageError as error:
             return error
 
-    found: list[Measures | ImageError] = []
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        for done, result in enumerate(pool.map(look, paths), 1):
-            found.append(result)
-            if progress is not None:
-                progress(done, len(paths))
-    return found
+    return all_in_order(paths, look, workers=workers, progress=progress)
 
 
 def thumbnail(path: Path, *, side: int = 220, max_pixels: int = MAX_PIXELS) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.errors import MissingExtraError
+from workzone.errors import needs_extra
 
 DIMENSIONS = 32
 
@@ -27,11 +27,9 @@ def rank_outliers(
     Raises:
         MissingExtraError: scikit-learn is not installed.
     """
-    try:
+    with needs_extra("scikit-learn", "train", feature="the search for outliers"):
         from sklearn.decomposition import PCA
         from sklearn.ensemble import IsolationForest
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "train", feature="the search for outliers") from error
     kept = min(dimensions, embeddings.shape[1], len(embeddings))
     reduced = PCA(kept, whiten=True, random_state=seed).fit_transform(np.asarray(embeddings, dtype=np.float64))
     forest = IsolationForest(n_estimators=trees, random_state=seed).fit(reduced)

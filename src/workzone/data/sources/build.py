@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +31,7 @@ from workzone.data.sources.base import SOURCES, Listing, Source
 from workzone.data.sources.exif import ExifInfo, read_exif
 from workzone.errors import DataError, ImageError
 from workzone.files import sha256_bytes
+from workzone.vision.batch import all_in_order
 from workzone.vision.decode import MAX_PIXELS, decode, read_file
 from workzone.vision.formats import open_header, sniff
 
@@ -143,12 +143,7 @@ def build_manifest(
             return ImageError("changed", "the file does not have the sha256 of the table", where=str(paths[row]))
         return facts
 
-    results: list[Facts | ImageError] = []
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        for done, result in enumerate(pool.map(look, range(len(paths))), 1):
-            results.append(result)
-            if progress is not None:
-                progress(done, len(paths))
+    results = all_in_order(range(len(paths)), look, workers=workers, progress=progress)
     return _assemble(frame, listing, results, strict=strict)
 
 

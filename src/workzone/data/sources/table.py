@@ -9,11 +9,10 @@ from typing import ClassVar
 
 import polars as pl
 
-from workzone.data.columns import COLUMNS, Problem, RowNames, raise_problems
+from workzone.data.columns import COLUMNS, Problem, RowNames, raise_problems, typed_csv
 from workzone.data.manifest import SUFFIXES, read_table
 from workzone.data.sources.base import ClassNames, Listing, Source, register, unique_ids
 from workzone.errors import DataError
-from workzone.predictions import typed_text
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "path": ("path", "file", "image", "filename", "file_name", "filepath"),
@@ -59,8 +58,7 @@ def read_renamed(file: Path) -> pl.DataFrame:
     renames |= {c: f"{c}_original" for c in frame.columns if c not in renames and c in taken}
     frame = frame.rename(renames)
     if file.suffix.lower() == ".csv":
-        frame = frame.with_columns(pl.all().replace("", None))
-        frame = frame.with_columns(typed_text(frame[c]) for c in frame.columns if c not in COLUMNS)
+        frame = typed_csv(frame)
     if "id" not in frame.columns:
         paths = [("" if p is None else str(p)) for p in frame["path"].to_list()]
         frame = frame.with_columns(pl.Series("id", unique_ids(paths), dtype=pl.String()))

@@ -64,7 +64,8 @@ def compare_measures(
     head = {"n": n, "mistakes": mistakes, "groups": len(np.unique(groups)), "inputs": list(read)}
     if min(mistakes, n - mistakes) < FEWEST:
         sentence = (
-            f"{mistakes} mistakes in {n} images are too few to compare measures of uncertainty (at least {FEWEST})."
+            f"With {mistakes} mistakes and {n - mistakes} right answers in {n} images, measures of uncertainty are not "
+            f"compared: at least {FEWEST} of each are needed."
         )
         return {**head, "resamples": 0, "used": used or MAX_PROBABILITY, "sentence": sentence, "rows": []}
     trust = {name: measures[name] if name in CERTAINTY else -measures[name] for name in known}

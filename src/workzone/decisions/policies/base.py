@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from workzone.calibration.base import read_float
 from workzone.data.roles import CalibData, require_calib
 from workzone.decisions.certificate import Guarantee
+from workzone.decisions.conformal.quantile import n_needed
 from workzone.decisions.types import Code, Decisions
-from workzone.errors import BundleError, ConfigError, DataError
+from workzone.errors import BundleError, CheckFailedError, ConfigError, DataError
 from workzone.predictions import FloatArray
 
 IfNotCertifiable = Literal["uncertified", "abstain", "stop"]
@@ -166,6 +167,27 @@ def rebuild(
         return cls(**settings)
     except ConfigError as error:
         raise BundleError(f"the stored policy is impossible: {error.what}") from error
+
+
+def stop_if_refused(
+    policy: str, promises: Sequence[Guarantee], if_not_certifiable: str, *, remedy: str = "relax what is promised"
+) -> None:
+    """Raise CheckFailedError where a promise is refused and ``if_not_certifiable`` is "stop"."""
+    refused = [g for g in promises if g.status != "certified"]
+    if refused and if_not_certifiable == "stop":
+        raise CheckFailedError(
+            " ".join(g.sentence() for g in refused),
+            where=f"policy {policy!r}",
+            fix=f"add images to val_calib, {remedy}, or set if_not_certifiable",
+        )
+
+
+def too_few(promise: Guarantee, things: str) -> Guarantee:
+    """``promise``, in expectation and not certifiable, with how many ``things`` it needs and what those there allow."""
+    n, needed = promise.n, n_needed(promise.alpha)
+    reason = f"There are {n} {things} and at least {needed} are needed; {n} allow {1 / (n + 1):.2%} at best."
+    update = {"needed": needed, "needed_without_errors": needed, "tightest": 1 / (n + 1), "reason": reason}
+    return promise.model_copy(update=update)
 
 
 def require_same_keys(policy: Policy, parameters: Mapping[str, Any]) -> None:

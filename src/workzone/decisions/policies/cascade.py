@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -22,12 +22,13 @@ from workzone.decisions.policies.base import (
     make_decisions,
     rebuild,
     require_same_keys,
+    stop_if_refused,
 )
 from workzone.decisions.policies.coverage import CoveragePolicy
 from workzone.decisions.policies.exits import unit_scores
 from workzone.decisions.risk import GRID, allowed_errors, certify_threshold, tightest_alpha
 from workzone.decisions.types import Code, Decisions
-from workzone.errors import BundleError, CheckFailedError, ConfigError
+from workzone.errors import BundleError, ConfigError
 from workzone.predictions import FloatArray
 
 PointStatus = Literal["certified", "uncertified", "withheld"]
@@ -66,7 +67,8 @@ class CascadePolicy(CoveragePolicy):
     r_j <= ``target_fnr`` holds for ALL certified points at once, so any of them may be chosen afterwards. Proof: a
     fixed sequence of hypotheses, each tested at ``delta`` by "Clopper-Pearson upper bound <= target"; first the full
     cascade at thresholds rising to its ``start``, then the other points from dear to cheap, each at its own ``start``,
-    all fixed before; nothing behind the first failure is certified. A false certificate needs the first true null
+    then all points at thresholds that rise further together, dear before cheap at each; all fixed before; nothing
+    behind the first failure is certified. A false certificate needs the first true null
     hypothesis to be rejected, which happens with probability at most ``delta``. A lower threshold than the tested one
     only lowers r_j.
 
@@ -180,25 +182,28 @@ class CascadePolicy(CoveragePolicy):
         first = int((scores < threshold).sum()) if full.threshold is not None else full.errors
         results = [self._tested(full.threshold is not None, threshold, first)]
         allowed = allowed_errors(self.n, self.target_fnr, self.delta)
+        answers = [scores]
         for point in range(1, len(self.plan.points)):
             start = self.plan.points[point].start
             assert start is not None  # a plan of several points has one for each
             threshold = mcc if full.threshold is None else min(start, mcc)
             answer, _ = self.plan.walk(point, p, uncertainty)
             worst = unit_scores(calib, answer, label=1, unit=self.unit)
+            answers.append(worst)
             errors = int((worst < start).sum())
             reached = reached and errors <= allowed
             if reached:
                 errors = int((worst < threshold).sum())
             results.append(self._tested(reached, threshold, errors))
+        if reached and start is not None:
+            starts = [point.start for point in self.plan.points if point.start is not None]
+            for point, top in enumerate(_climbed(answers, starts, allowed)):
+                threshold = min(top, mcc)
+                results[point] = self._tested(True, threshold, int((answers[point] < threshold).sum()))
         self.results = tuple(results)
         self.guarantees = (self.promise(self.active),)
-        if self.if_not_certifiable == "stop" and self.guarantees[0].status != "certified":
-            raise CheckFailedError(
-                self.guarantees[0].sentence(),
-                where=f"policy {self.name!r}",
-                fix="add images to val_calib, raise the budget, relax the target or delta, or set if_not_certifiable",
-            )
+        remedy = "raise the budget, relax the target or delta"
+        stop_if_refused(self.name, self.guarantees, self.if_not_certifiable, remedy=remedy)
         self._measure_coverage(p, uncertainty)
         return self
 
@@ -341,6 +346,26 @@ class CascadePolicy(CoveragePolicy):
         if statuses != sorted(statuses, reverse=True):
             raise BundleError("a stored operating point is certified behind one that is not")
         return tuple(results)
+
+
+def _climbed(answers: Sequence[FloatArray], starts: Sequence[float], allowed: int) -> list[float]:
+    """Highest threshold of each point that is certified when all have passed their starts and rise together.
+
+    ``answers`` are the scores (N,) of the certification units by point. The sequence goes up the grid, and at each of
+    its values from the dearest point to the cheapest; it ends with the first test that fails.
+    """
+    higher = GRID[min(starts) < GRID]
+    below = np.stack([np.searchsorted(np.sort(scores), higher, side="left") for scores in answers], axis=1)
+    # What lies under its start has passed already, and fewer misses cannot fail.
+    failed = (below > allowed) & (higher[:, None] > np.asarray(starts))
+    steps = failed.ravel()
+    passed = int(np.argmax(steps)) if steps.any() else len(steps)
+    row, column = divmod(passed, len(answers))
+    tops = []
+    for point, start in enumerate(starts):
+        last = row - (point >= column)
+        tops.append(max(start, float(higher[last])) if last >= 0 else start)
+    return tops
 
 
 _REASONS: Mapping[PointStatus, Mapping[Code, str]] = {

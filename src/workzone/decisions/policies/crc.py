@@ -10,7 +10,7 @@ import numpy as np
 
 from workzone.data.roles import CalibData
 from workzone.decisions.certificate import Guarantee
-from workzone.decisions.conformal.quantile import n_needed
+from workzone.decisions.policies.base import too_few
 from workzone.decisions.policies.exits import Exit, unit_scores
 from workzone.decisions.policies.threshold import ThresholdPolicy
 from workzone.predictions import FloatArray
@@ -58,11 +58,8 @@ class RiskControlPolicy(ThresholdPolicy):
         )
         if threshold is not None:
             return Exit("certified", threshold), promise
-        needed = n_needed(alpha)
         things = f"{'roadwork' if which == 'low' else 'no_roadwork'} {self.unit}s"
         if saturated:
             reason = f"More than {allowed} of {n} {things} have probability 1, so no threshold excludes them."
             return Exit("uncertified", None), promise.model_copy(update={"reason": reason})
-        reason = f"There are {n} {things} and at least {needed} are needed; {n} allow {1 / (n + 1):.2%} at best."
-        update = {"needed": needed, "needed_without_errors": needed, "tightest": 1 / (n + 1), "reason": reason}
-        return Exit("uncertified", None), promise.model_copy(update=update)
+        return Exit("uncertified", None), too_few(promise, things)

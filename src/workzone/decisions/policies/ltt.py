@@ -17,10 +17,10 @@ from workzone.decisions.policies.base import (
     check_word,
     fit_inputs,
     rebuild,
+    stop_if_refused,
 )
 from workzone.decisions.policies.exits import Exit
 from workzone.decisions.policies.scrc import halves
-from workzone.decisions.policies.sets import stop_if_refused
 from workzone.decisions.policies.threshold import ThresholdPolicy
 from workzone.predictions import FloatArray, IntArray, sigmoid
 

@@ -12,7 +12,7 @@ import numpy as np
 from workzone.calibration.base import read_float
 from workzone.data.roles import CalibData
 from workzone.decisions.certificate import Guarantee, Unit
-from workzone.decisions.conformal.quantile import conformal_quantile, conformal_rank, n_needed
+from workzone.decisions.conformal.quantile import conformal_quantile, conformal_rank
 from workzone.decisions.policies.base import (
     IfNotCertifiable,
     Policy,
@@ -23,9 +23,11 @@ from workzone.decisions.policies.base import (
     make_decisions,
     rebuild,
     require_same_keys,
+    stop_if_refused,
+    too_few,
 )
 from workzone.decisions.types import Code, Decisions
-from workzone.errors import BundleError, CheckFailedError
+from workzone.errors import BundleError
 from workzone.predictions import FloatArray, IntArray
 
 LimitStatus = Literal["certified", "uncertified", "withheld"]
@@ -203,21 +205,7 @@ def split_conformal(
     )
     if enough:
         return limit, promise
-    needed = n_needed(alpha)
-    reason = f"There are {n} {things} and at least {needed} are needed; {n} allow {1 / (n + 1):.2%} at best."
-    update = {"needed": needed, "needed_without_errors": needed, "tightest": 1 / (n + 1), "reason": reason}
-    return None, promise.model_copy(update=update)
-
-
-def stop_if_refused(name: str, promises: tuple[Guarantee, ...], if_not_certifiable: str) -> None:
-    """Raise CheckFailedError where a promise is refused and the setting is "stop"."""
-    refused = [g for g in promises if g.status != "certified"]
-    if refused and if_not_certifiable == "stop":
-        raise CheckFailedError(
-            " ".join(g.sentence() for g in refused),
-            where=f"policy {name!r}",
-            fix="add images to val_calib, relax what is promised, or set if_not_certifiable",
-        )
+    return None, too_few(promise, things)
 
 
 def _mark(limit: Limit) -> str:

@@ -21,8 +21,9 @@ from workzone.decisions.policies.base import (
     make_decisions,
     rebuild,
     require_same_keys,
+    stop_if_refused,
 )
-from workzone.decisions.policies.sets import LimitStatus, stop_if_refused
+from workzone.decisions.policies.sets import LimitStatus
 from workzone.decisions.selective import EVERYTHING, guaranteed_selection
 from workzone.decisions.types import Code, Decisions
 from workzone.errors import BundleError

@@ -19,11 +19,12 @@ from workzone.decisions.policies.base import (
     make_decisions,
     rebuild,
     require_same_keys,
+    stop_if_refused,
 )
 from workzone.decisions.policies.coverage import CoveragePolicy
 from workzone.decisions.policies.exits import Exit, ExitStatus, best_between, count_errors, search_exit
 from workzone.decisions.types import Code, Decisions
-from workzone.errors import BundleError, CheckFailedError
+from workzone.errors import BundleError
 from workzone.predictions import FloatArray
 
 
@@ -94,13 +95,7 @@ class ThresholdPolicy(CoveragePolicy):
         if self.target_fpr is not None:
             high, promise_high = self._search("high", calib, p, self.target_fpr)
             promises.append(promise_high)
-        refused = [g for g in promises if g.status != "certified"]
-        if refused and self.if_not_certifiable == "stop":
-            raise CheckFailedError(
-                " ".join(g.sentence() for g in refused),
-                where=f"policy {self.name!r}",
-                fix="add images to val_calib, relax the target or delta, or set if_not_certifiable",
-            )
+        stop_if_refused(self.name, promises, self.if_not_certifiable, remedy="relax the target or delta")
         withhold = self.if_not_certifiable == "abstain"
         self.low, self.high = _resolve(low, high, mcc_threshold, withhold=withhold, data=calib, probability=p)
         self.guarantees = tuple(

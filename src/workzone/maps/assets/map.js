@@ -67,7 +67,8 @@
     filters.append(label);
   }
   document.getElementById("counts").textContent =
-    `${features.length} places. Confidence ranks places by their evidence; it is not a certified probability.`;
+    `${features.length} ${features.length === 1 ? "place" : "places"}. Confidence (0 to 1) ranks places by their evidence; it is not a certified probability.` +
+    (data.tiles ? "" : " No streets are drawn: none were given (--tiles).");
   const all = L.featureGroup(order.flatMap((s) => layers[s].getLayers()));
   if (features.length) map.fitBounds(all.getBounds().pad(0.2), { maxZoom: 16 }); else map.setView([20, 0], 2);
   refresh();

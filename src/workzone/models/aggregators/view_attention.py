@@ -104,11 +104,7 @@ class ViewAttention(Aggregator):
         from torch.nn.attention.flex_attention import flex_attention
 
         if q.device.type != "cuda" and torch.is_grad_enabled() and q.requires_grad:
-            raise ConfigError(
-                f"FlexAttention has no backward pass on {q.device.type}",
-                where="fuse.backend",
-                fix="train with backend sdpa, which gives the same numbers, or on CUDA",
-            )
+            raise flex_error(q.device.type)
         result = flex_attention(q, k, v, score_mod=self.bias.score_mod(boxes, mask))
         assert isinstance(result, Tensor)
         return result
@@ -120,3 +116,12 @@ class ViewAttention(Aggregator):
     def settings(self) -> dict[str, Any]:
         """See ``Aggregator.settings``."""
         return super().settings() | {"heads": self.heads, "spatial": self.spatial, "backend": self.backend}
+
+
+def flex_error(device: str) -> ConfigError:
+    """What to say of a training with backend flex on ``device``."""
+    return ConfigError(
+        f"FlexAttention has no backward pass on {device}",
+        where="fuse.backend",
+        fix="train with backend sdpa, which gives the same numbers, or on CUDA",
+    )

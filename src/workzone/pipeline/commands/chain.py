@@ -12,9 +12,8 @@ import numpy as np
 from workzone.bundle.cascade import chain_log_odds
 from workzone.bundle.chain import bound_parts
 from workzone.bundle.chain_write import ChainParts, write_chain
-from workzone.bundle.embedding import ViewEmbeddings, pad_views
+from workzone.bundle.embedding import ViewEmbeddings, embed_files
 from workzone.bundle.engines import Engine
-from workzone.bundle.parallel import embed_views
 from workzone.calibration import Calibrator
 from workzone.config import RunConfig
 from workzone.config.run import DecideConfig
@@ -28,9 +27,9 @@ from workzone.pipeline.commands.chain_card import chain_card
 from workzone.pipeline.commands.chain_members import Member, certification_parts, look_cost, open_member, same_role
 from workzone.pipeline.environment import environment, git_commit
 from workzone.pipeline.phase import Progress
+from workzone.pipeline.phases.bundle import golden_rows
 from workzone.pipeline.phases.decide import rows_of, unfitted
 from workzone.predictions import FloatArray, Predictions
-from workzone.vision import open_views
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,11 +216,7 @@ def _golden(
     parts = []
     for member in members:
         pre, engine = member.detector.preprocessing, member.detector.engine
-        rows = []
-        for image in images:
-            pixels, boxes = open_views(image, pre, max_pixels=member.config.compute.max_pixels)
-            rows.append((embed_views(engine, pixels), boxes))
-        parts.append((engine, pad_views(rows)))
+        parts.append((engine, embed_files(images, engine, pre, max_pixels=member.config.compute.max_pixels)))
     stages, final = chain_log_odds(parts, policy.plan)
     export = [m.config.export for m in members]
     tolerance = max(e.tolerance if e.precision == "fp32" else e.int8_tolerance for e in export)
@@ -235,9 +230,7 @@ def _golden(
 
     own = codes(0.0)
     steady = (codes(-tolerance) == own) & (codes(tolerance) == own)
-    rows_ = np.flatnonzero(steady) if steady.any() else np.arange(len(own))
-    chosen = rows_[np.linspace(0, len(rows_) - 1, min(last.config.export.golden, len(rows_))).round().astype(int)]
-    return [images[i] for i in chosen], bool(steady.any()), tolerance
+    return [images[i] for i in golden_rows(steady, last.config.export.golden)], bool(steady.any()), tolerance
 
 
 def _lineage(members: Sequence[Member], costs: Sequence[float]) -> dict[str, Any]:

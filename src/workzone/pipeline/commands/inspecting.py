@@ -15,7 +15,7 @@ from workzone.data.manifest import Manifest
 from workzone.data.quality.inspect import Inspection, inspect
 from workzone.data.quality.measures import Measures, measure_files
 from workzone.data.quality.review import apply_review, read_review, write_review
-from workzone.evaluation.quality_page import render
+from workzone.evaluation.report.quality import render
 from workzone.evaluation.shortcuts import Shortcut, find_shortcuts
 from workzone.files import write_atomic, write_json
 from workzone.pipeline.embedding import embed_manifest, picture_and_tiles, read_embeddings, whole_picture

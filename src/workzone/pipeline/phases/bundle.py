@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from workzone.bundle.cascade import stage_log_odds
-from workzone.bundle.embedding import pad_views
+from workzone.bundle.embedding import embed_files
 from workzone.bundle.engines import open_engine
-from workzone.bundle.parallel import embed_views
 from workzone.bundle.write import BundleParts, write_bundle
 from workzone.decisions import Certificate, apply_policy
 from workzone.decisions.policies.cascade import CascadePolicy
@@ -23,7 +23,6 @@ from workzone.pipeline.phases.embedding import open_variant, read_preprocessing
 from workzone.pipeline.phases.evaluate import read_decision
 from workzone.pipeline.variants import ENGINE_KEYS, main_variant, variants
 from workzone.predictions import FloatArray, pad_rows
-from workzone.vision import open_views
 
 
 def _run(context: Context) -> None:
@@ -100,10 +99,7 @@ def _golden(context: Context, variant: str, tolerance: float) -> tuple[dict[str,
     if variant.endswith("fp32") and not all(same.values()):
         different = ", ".join(n for n, s in same.items() if not s)
         raise CheckFailedError(f"decisions on the golden images differ between {variant} and {different}")
-    # A network that ranks hardly anything may have no image away from its thresholds; its log-odds still prove it.
-    rows = np.flatnonzero(steady) if steady.any() else np.arange(len(own))
-    chosen = rows[np.linspace(0, len(rows) - 1, min(config.export.golden, len(rows))).round().astype(int)]
-    images = [a.golden / stored["images"][i] for i in chosen]
+    images = [a.golden / stored["images"][i] for i in golden_rows(steady, config.export.golden)]
     report = {
         "reference": "torch",
         "engine": variant,
@@ -116,17 +112,23 @@ def _golden(context: Context, variant: str, tolerance: float) -> tuple[dict[str,
     return report, images
 
 
+def golden_rows(steady: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    """At most ``count`` of the rows where ``steady`` (N,) is True, from first to last; of all rows where it never is.
+
+    A network that ranks hardly anything may have no image away from its thresholds; its log-odds still prove it.
+    """
+    rows = np.flatnonzero(steady) if steady.any() else np.arange(len(steady))
+    return np.asarray(rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)])
+
+
 def _golden_stages(
     context: Context, variant: str, policy: CascadePolicy, images: list[str]
 ) -> tuple[FloatArray, dict[str, FloatArray]]:
     """Log-odds of the golden images with all views, and after each earlier stage, by one engine."""
     a = context.artifacts
     engine, pre = open_variant(context, variant), read_preprocessing(context)
-    rows = []
-    for name in images:
-        pixels, boxes = open_views(a.golden / name, pre, max_pixels=context.config.compute.max_pixels)
-        rows.append((embed_views(engine, pixels), boxes))
-    views = pad_views(rows)
+    files = [a.golden / name for name in images]
+    views = embed_files(files, engine, pre, max_pixels=context.config.compute.max_pixels)
     log_odds = engine.aggregate(views.embeddings, views.boxes, views.mask).log_odds
     return log_odds, stage_log_odds(engine, views, policy.plan)
 

@@ -71,7 +71,7 @@ def _table(chosen: Selection, part: CalibData, settings: CalibrateConfig) -> dic
 
 SPEC = PhaseSpec(
     name="calibrate",
-    version=2,
+    version=3,
     config=("seed", "calibrate", *ENGINE_KEYS),
     inputs=lambda a, c: [a.manifest, a.splits, a.preprocessing, a.one_view_head, *(a.engine(v) for v in variants(c))],
     outputs=lambda a, c: [

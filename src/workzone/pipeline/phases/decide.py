@@ -164,7 +164,7 @@ def engine_files(artifacts: Artifacts, variant: str) -> dict[str, str]:
 
 SPEC = PhaseSpec(
     name="decide",
-    version=2,
+    version=3,
     config=("seed", "decide", "calibrate.fraction", *ENGINE_KEYS),
     inputs=lambda a, c: [
         *([a.manifest] if c.decide.policy == CascadePolicy.name else []),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from workzone.bundle.embedding import EmbeddingCache, ViewEmbeddings, default_cache_folder, embed_images
+from workzone.bundle.embedding import ViewEmbeddings
 from workzone.bundle.engines import Engine, open_engine
 from workzone.data.roles import RoleData
 from workzone.files import read_json
+from workzone.pipeline.embedding import through_cache
 from workzone.pipeline.phase import Context
-from workzone.pipeline.reading import workers
 from workzone.predictions import Predictions
 from workzone.vision import Preprocessing
 
@@ -29,23 +29,17 @@ def open_variant(context: Context, variant: str) -> Engine:
 
 def embed_role(context: Context, data: RoleData, engine: Engine, backbone_folder: str) -> ViewEmbeddings:
     """Embeddings of all images of ``data``; known ones come from the cache."""
-    config, pre = context.config, read_preprocessing(context)
-    folder = context.artifacts.root / backbone_folder
-    cache = EmbeddingCache(config.cache.folder or default_cache_folder(), engine, folder / engine.backbone_file, pre)
-    if cache.dropped:
-        context.progress.message(f"{len(cache.dropped)} damaged parts of the feature cache are computed again")
     assert data.paths is not None
-    with context.progress.bar(f"embedding {data.role}, {engine.name}-{engine.precision}") as advance:
-        return embed_images(
-            data.paths.tolist(),
-            data.columns["sha256"].tolist(),
-            engine,
-            pre,
-            cache=cache,
-            workers=workers(config),
-            max_pixels=config.compute.max_pixels,
-            progress=advance,
-        )
+    return through_cache(
+        f"embedding {data.role}, {engine.name}-{engine.precision}",
+        data.paths.tolist(),
+        data.columns["sha256"].tolist(),
+        engine,
+        read_preprocessing(context),
+        context.artifacts.root / backbone_folder / engine.backbone_file,
+        context.config,
+        context.progress,
+    )
 
 
 def score_role(context: Context, data: RoleData, engine: Engine, variant: str) -> tuple[Predictions, ViewEmbeddings]:

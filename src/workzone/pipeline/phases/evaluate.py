@@ -119,8 +119,8 @@ def _robustness(context: Context, evaluated: Evaluated, decider: Decider) -> Non
     """Changed pictures of some test images; the report that is written next shows what is found."""
     from workzone.evaluation.changes import corruption_changes, streetvision_changes
     from workzone.evaluation.figures import Draws
+    from workzone.evaluation.report.robustness import write_robustness
     from workzone.evaluation.robustness import robustness
-    from workzone.evaluation.robustness_output import write_robustness
     from workzone.pipeline.external import picture_scorer
 
     settings, seed = context.config.evaluate, context.config.seed

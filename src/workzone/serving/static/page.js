@@ -6,6 +6,8 @@ const STATES = {
   not_certified: "No promise is made about the error rate of these answers.",
   void: "The certificate is void: nothing is promised about these answers.",
 };
+/** What a measure of uncertainty is measured in; one without an entry is a bare number. */
+const UNITS = { entropy: "(0 certain, 0.693 open)", view_spread: "log-odds" };
 let served = null;
 
 function showPromise(certificate) {
@@ -56,6 +58,14 @@ function bar(answer) {
     );
   }
   return drawing;
+}
+
+/** What the marks on the line mean, where this page knows them. */
+function marks(answer) {
+  const { t_low: low, t_high: high } = sameBundle(answer) ? served.thresholds : {};
+  if (low === undefined || high === undefined || low >= high) return [];
+  const text = `The marks are the thresholds of the policy: no roadwork below ${percent(low)}, roadwork from ${percent(high)}, a person in between.`;
+  return [make("p", { class: "soft" }, text)];
 }
 
 /** Boxes of the views over the picture: the more a view weighs, the more it is filled. */
@@ -112,7 +122,7 @@ function showAnswer(element, file, answer, seconds) {
     ["Not excluded", sets],
     ["Views looked at", String(answer.views.length)],
     ...(answer.stage === undefined ? [] : [["Stopped after stage", String(answer.stage)], ["Cost", `${percent(answer.cost)} of looking at everything`]]),
-    ...Object.entries(answer.uncertainty).map(([k, v]) => [k[0].toUpperCase() + k.slice(1).replaceAll("_", " "), v.toFixed(3)]),
+    ...Object.entries(answer.uncertainty).map(([k, v]) => [k[0].toUpperCase() + k.slice(1).replaceAll("_", " "), `${v.toFixed(3)} ${UNITS[k] ?? ""}`]),
     ["Time", `${seconds.toFixed(2)} s`],
     ...(sameBundle(answer) ? [] : [["Answered by", `${answer.bundle.name} (${answer.bundle.role})`]]),
   ];
@@ -129,7 +139,7 @@ function showAnswer(element, file, answer, seconds) {
         "div", {},
         make("p", { class: `verdict ${answer.decision}` }, NAMES[answer.decision]),
         make("p", {}, `Probability of roadwork ${percent(answer.probability)}`),
-        bar(answer), make("p", { class: answer.certificate.status === "void" ? "bad" : "soft" }, STATES[answer.certificate.status]),
+        bar(answer), ...marks(answer), make("p", { class: answer.certificate.status === "void" ? "bad" : "soft" }, STATES[answer.certificate.status]),
         facts, viewTable(answer.views),
       ),
     ),
@@ -157,12 +167,14 @@ async function predict(file) {
 }
 
 async function predictAll(files) {
-  let done = 0;
+  let done = 0, answered = 0;
   for (const file of files) {
     byId("status").textContent = `Picture ${++done} of ${files.length}`;
-    await predict(file);
+    answered += Number(await predict(file));
   }
-  if (files.length) byId("status").textContent = files.length === 1 ? "Answered." : `${files.length} pictures answered.`;
+  if (!files.length) return;
+  const said = files.length === 1 ? (answered ? "Answered." : "") : `${answered} of ${files.length} pictures answered.`;
+  byId("status").textContent = said;
 }
 
 byId("files").addEventListener("change", (event) => {

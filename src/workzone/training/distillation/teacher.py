@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from workzone.files import atomic_path, sha256_json
 from workzone.models.backbones import Backbone
-from workzone.training.pretraining.images import StoredImages, cut, draw_boxes
+from workzone.training.pretraining.images import StoredImages, cut, draw_boxes, mapped
 
 SHARD_IMAGES = 64
 _SMALLEST_SHARE = 0.3
@@ -161,12 +161,6 @@ def _look(
 
 
 def _open(file: Path, rows: int, length: int) -> Half | None:
-    if not file.is_file():
-        return None
-    try:
-        found: Any = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        # A damaged shard is computed again.
-        return None
-    fits = found.ndim == 3 and found.dtype == np.float16 and found.shape[:2] == (rows, length)
+    found = mapped(file)
+    fits = found is not None and found.ndim == 3 and found.dtype == np.float16 and found.shape[:2] == (rows, length)
     return found if fits else None

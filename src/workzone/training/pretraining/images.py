@@ -90,13 +90,18 @@ def store_images(
 
 
 def _open(target: Path, shape: tuple[int, ...]) -> Pixels | None:
-    if not target.is_file():
+    found = mapped(target)
+    return found if found is not None and found.shape == shape and found.dtype == np.uint8 else None
+
+
+def mapped(file: Path) -> Any:
+    """The array in an .npy file, read as it is used; None where there is none or it is damaged, to be made again."""
+    if not file.is_file():
         return None
     try:
-        found: Any = np.load(target, mmap_mode="r", allow_pickle=False)
+        return np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return found if found.shape == shape and found.dtype == np.uint8 else None
 
 
 def draw_boxes(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:

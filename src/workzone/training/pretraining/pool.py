@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from workzone.data.sources.unlabelled import UnlabelledSource
 from workzone.data.splits import Splits, role_frame
 from workzone.data.units import NEAR_DUPLICATE_BITS
 from workzone.errors import DataError, ImageError
+from workzone.vision.batch import all_in_order
 
 Advance = Callable[[int, int], None]
 
@@ -102,12 +102,7 @@ def _read(place: Path, limit: int, seed: int, workers: int, progress: Advance | 
         except (ImageError, OSError):
             return None
 
-    facts: list[Facts | None] = []
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        for done, fact in enumerate(pool.map(look, paths), 1):
-            facts.append(fact)
-            if progress is not None:
-                progress(done, len(paths))
+    facts = all_in_order(paths, look, workers=workers, progress=progress)
     good = [i for i, f in enumerate(facts) if f is not None]
     if not good:
         raise DataError("none of the images can be read", where=str(place), fix="check pretrain.unlabelled")

@@ -9,13 +9,13 @@ import pytest
 from pictures import picture, save_picture
 from PIL import Image, ImageEnhance
 
-from workzone.data.audit import AuditReport, audit
-from workzone.data.crops import find_matches
+from workzone.data.audit.crops import find_matches
+from workzone.data.audit.run import AuditReport, audit
+from workzone.data.audit.windows import COARSE, FINE, SIDE, kernels, mirror, whole_features, window_features
 from workzone.data.manifest import Manifest
 from workzone.data.perceptual import grey_square
 from workzone.data.roles import Role
 from workzone.data.splits import Splits
-from workzone.data.windows import COARSE, FINE, SIDE, kernels, mirror, whole_features, window_features
 from workzone.errors import DataError
 
 SIZE = (320, 240)

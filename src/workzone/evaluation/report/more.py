@@ -70,7 +70,7 @@ def refresh(folder: Path) -> bool:
 
 def block(pages: Sequence[Page]) -> str:
     """The entries as HTML; everything from files is escaped."""
-    from workzone.evaluation.templates import environment
+    from workzone.evaluation.report.templates import environment
 
     return environment().get_template("pages.html.j2").render(pages=pages)
 

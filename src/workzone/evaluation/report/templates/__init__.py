@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def source(name: str) -> str:
     """Text of one template or style sheet."""
-    return (files("workzone.evaluation") / "templates" / name).read_text(encoding="utf-8")
+    return (files("workzone.evaluation.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 @cache
@@ -20,7 +20,7 @@ def environment() -> Environment:
     """The one environment of all pages."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    from workzone.evaluation.words import percent
+    from workzone.evaluation.report.words import percent
 
     made = Environment(
         loader=FunctionLoader(source), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -157,8 +157,16 @@ def system_table(s: Summary, rows: Sequence[tuple[str, str, str]], system: str, 
             cells.append(figure_cell(macro.get(name), _key("macro", system, name), share=share))
         if second:
             cells.append(figure_cell(second.natural[name], _key("systems", other, "natural", name), share=share))
-        body.append({"title": title, "hint": hint, "n": main.natural[name].n, "cells": cells})
+        n = main.natural[name].n if system == "policy" else _images_of(name, s)
+        body.append({"title": title, "hint": hint, "n": n, "cells": cells})
     return {"head": head, "rows": body}
+
+
+def _images_of(name: str, s: Summary) -> int:
+    """Images that a figure of answers at 0.5 is taken of: a rate of one class says nothing of the other."""
+    return {"recall": s.n_positive, "fnr": s.n_positive}.get(
+        name, s.n - s.n_positive if name in ("specificity", "fpr") else s.n
+    )
 
 
 def calibration_table(s: Summary) -> dict[str, Any]:
@@ -178,7 +186,8 @@ def calibration_table(s: Summary) -> dict[str, Any]:
                 verdict = s.calibration[key]["ece_verdict" if name == "ece" else "ece_equal_mass_verdict"]
                 note = f"calibrated model: {verdict['null_mean']:.3f}, 95% below {verdict['null_95']:.3f}"
                 note += "; above it" if value > verdict["null_95"] else "; chance explains it"
-            text = f"{value:.3f}" if np.isfinite(value) else "not defined"
+            # Adding 0 turns a rounded -0 into 0.
+            text = f"{round(value, 3) + 0.0:.3f}" if np.isfinite(value) else "not defined"
             shown = float(value) if np.isfinite(value) else None
             cells.append(Cell(text, "", _key("calibration", key, "figures", name), shown, note))
         body.append({"title": title, "cells": cells})

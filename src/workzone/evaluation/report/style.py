@@ -44,7 +44,12 @@ _RC: dict[str, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.linewidth": 0.7,
-    "legend.frameon": False,
+    # Where a legend must lie over a line it stays readable.
+    "legend.frameon": True,
+    "legend.fancybox": False,
+    "legend.facecolor": LIGHT.paper,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.85,
     "legend.fontsize": 8.5,
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,

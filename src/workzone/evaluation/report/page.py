@@ -9,11 +9,11 @@ import numpy as np
 
 from workzone.decisions.types import Code
 from workzone.evaluation.contrasts import resamples_needed
-from workzone.evaluation.gallery import Gallery, reasons
 from workzone.evaluation.inputs import Evaluated
-from workzone.evaluation.pages import Page
-from workzone.evaluation.report_sections import calibrators, contrast_tables, selective_table, uncertainty_table
-from workzone.evaluation.report_tables import (
+from workzone.evaluation.report.gallery import Gallery, reasons
+from workzone.evaluation.report.more import Page
+from workzone.evaluation.report.sections import calibrators, contrast_tables, selective_table, uncertainty_table
+from workzone.evaluation.report.tables import (
     LABEL_ROWS,
     POLICY_ROWS,
     calibration_table,
@@ -23,9 +23,9 @@ from workzone.evaluation.report_tables import (
     system_table,
     tiles,
 )
+from workzone.evaluation.report.words import cautions, certificate_line, headline
 from workzone.evaluation.slices import Slices
 from workzone.evaluation.summary import Summary
-from workzone.evaluation.words import cautions, certificate_line, headline
 
 
 def confusion_tables(e: Evaluated) -> list[tuple[str, Any, list[str]]]:
@@ -68,7 +68,7 @@ def render(
     """
     from markupsafe import Markup
 
-    from workzone.evaluation.templates import environment, source
+    from workzone.evaluation.report.templates import environment, source
 
     template = environment().get_template("report.html.j2")
     title, promise = certificate_line(s)
@@ -77,7 +77,7 @@ def render(
         style=Markup(source("report.css")),
         plots={name: Markup(svg) for name, svg in plots.items()},
         s=s,
-        status=s.certified,
+        status="contradicted" if any(p.contradicted for p in s.promises) else s.certified,
         status_title=title,
         status_sentence=promise,
         headline=headline(s),

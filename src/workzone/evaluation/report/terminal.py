@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workzone.evaluation.figures import shown
+from workzone.evaluation.report.words import certificate_line, count, percent
 from workzone.evaluation.summary import Summary
-from workzone.evaluation.words import certificate_line, percent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,7 +27,7 @@ def summary_rows(s: Summary) -> list[tuple[str, str, str]]:
     """Name, figure with its interval, and what it rests on."""
     n = f"n {s.n:,}, {s.prevalence:.1%} roadwork"
     rows = [
-        (title, percent(value), f"{value.n:,} images")
+        (title, percent(value), count(value.n, "image"))
         for name, title in _POLICY
         for value in (s.systems["policy"].natural[name],)
     ]
@@ -48,8 +48,12 @@ def summary_rows(s: Summary) -> list[tuple[str, str, str]]:
         (
             f"promise: {p.risk.replace('_', ' ')} at most {p.alpha:.1%}",
             p.status.replace("_", " ")
-            + ("; " + percent(p.measured) + " here" if np.isfinite(p.measured.value) else ""),
-            f"{p.events} of {p.measured.n:,} {p.unit}s" if p.measured.n else "not measured here",
+            + (
+                f"{', but' if p.contradicted else ';'} {percent(p.measured)} here"
+                if np.isfinite(p.measured.value)
+                else ""
+            ),
+            f"{p.events} of {count(p.measured.n, p.unit)}" if p.measured.n else "not measured here",
         )
         for p in s.promises
     ]

@@ -14,8 +14,9 @@ from PIL import Image
 
 from workzone.decisions.types import NAMES, Code
 from workzone.errors import ImageError
+from workzone.evaluation.bands import whole_numbers
 from workzone.evaluation.inputs import Evaluated
-from workzone.evaluation.style import printable
+from workzone.evaluation.report.style import printable
 from workzone.predictions import LABELS
 from workzone.vision import decode
 
@@ -78,7 +79,11 @@ def gallery(e: Evaluated, limit: int, *, explained: int = 0, progress: Callable[
     n_held = min(len(held), limit - n_wrong)
     if n_wrong + n_held:
         progress(f"pictures of {n_wrong} mistakes and {n_held} abstentions")
-    columns = {name: e.predictions.column(name, default="") for name in _SHOWN_COLUMNS if name in e.predictions.columns}
+    columns = {
+        name: whole_numbers(e.predictions.column(name, default=""))
+        for name in _SHOWN_COLUMNS
+        if name in e.predictions.columns
+    }
     paths = e.predictions.column("path", default="")
 
     def card(i: int, heat: bool = False) -> Card:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workzone.evaluation.compare import Comparison
+from workzone.evaluation.report.style import Palette, Plot, printable
 from workzone.evaluation.rows import Row
-from workzone.evaluation.style import Palette, Plot, printable
 from workzone.metrics.bootstrap import Interval
 from workzone.metrics.comparison import DeLong, McNemar
 
@@ -101,7 +101,7 @@ def render(c: Comparison, *, reports: Sequence[str | None] = (None, None)) -> st
     from markupsafe import Markup
 
     from workzone import __version__
-    from workzone.evaluation.templates import environment, source
+    from workzone.evaluation.report.templates import environment, source
 
     template = environment().get_template("comparison.html.j2")
     about = [

@@ -7,11 +7,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from workzone.data import crops, window_index
-from workzone.data.crops import Match, find_matches
+from workzone.data.audit import crops, window_index
+from workzone.data.audit.crops import Match, find_matches
+from workzone.data.audit.window_index import Greys, nearest_windows
+from workzone.data.audit.windows import SIDE, bank
 from workzone.data.perceptual import grey_square
-from workzone.data.window_index import Greys, nearest_windows
-from workzone.data.windows import SIDE, bank
 
 PLAIN, PLANTED = 60, 16
 

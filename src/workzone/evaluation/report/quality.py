@@ -35,7 +35,7 @@ def render(inspection: Inspection, shortcuts: Sequence[Shortcut], *, title: str,
     from markupsafe import Markup
 
     from workzone import __version__
-    from workzone.evaluation.templates import environment, source
+    from workzone.evaluation.report.templates import environment, source
 
     counts = inspection.counts()
     sections = [
@@ -76,7 +76,8 @@ def _left_out(inspection: Inspection, kind: str) -> str:
     queued = sum(f.kind == kind for f in inspection.queued())
     if queued == count:
         return ""
-    return f" {queued} of {count} are in review.csv, those of a probability of {inspection.confidence:g} or more."
+    verb = "is" if queued == 1 else "are"
+    return f" {queued} of {count} {verb} in review.csv: a probability of {inspection.confidence:g} or more."
 
 
 def _labels(manifest: Manifest) -> list[tuple[str, int]]:

@@ -9,10 +9,10 @@ import numpy as np
 
 from workzone.decisions.uncertainty.names import MAX_PROBABILITY
 from workzone.evaluation.calibrators import Method, choice, lowest_of_test
-from workzone.evaluation.compare_page import BETTER, delong_words, mcnemar_words, p_value
 from workzone.evaluation.contrasts import Contrast
 from workzone.evaluation.inputs import Evaluated
-from workzone.evaluation.report_tables import Cell, figure_cell
+from workzone.evaluation.report.compare import BETTER, delong_words, mcnemar_words, p_value
+from workzone.evaluation.report.tables import Cell, figure_cell
 from workzone.evaluation.rows import Row
 from workzone.evaluation.summary import Summary
 from workzone.metrics.selective import COVERAGES, RISKS

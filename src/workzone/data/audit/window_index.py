@@ -17,7 +17,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.data.windows import COARSE, SIDE, Floats, bank, bank_intervals, kernels, mirror, unit
+from workzone.data.audit.windows import COARSE, SIDE, Floats, bank, bank_intervals, kernels, mirror, unit
 
 LOW = 8  # coefficients per axis of the description
 SIGMA = 5.0  # where it fades out, in coefficients

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -14,15 +13,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.data.crops import correlation, find_matches, is_flat
+from workzone.data.audit.crops import correlation, find_matches, is_flat
+from workzone.data.audit.window_index import Greys
+from workzone.data.audit.windows import SIDE
 from workzone.data.manifest import Manifest
 from workzone.data.perceptual import grey_square, near_pairs, phash
 from workzone.data.roles import Role
 from workzone.data.splits import Splits, check_against
-from workzone.data.window_index import Greys
-from workzone.data.windows import SIDE
 from workzone.errors import ImageError
 from workzone.files import sha256_file, write_json
+from workzone.vision.batch import in_order
 from workzone.vision.decode import decode
 
 Kind = Literal["group", "copy", "near_duplicate", "crop"]
@@ -30,7 +30,6 @@ KINDS: tuple[Kind, ...] = ("group", "copy", "near_duplicate", "crop")
 HASH_BITS = 6
 SAME_PICTURE = 0.90
 _SHOWN = 20
-_AT_ONCE = 512  # images that are decoded ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class AuditReport:
 
     def write(self, folder: Path | str) -> list[Path]:
         """Write ``audit.json`` and, if anything was found, ``audit.png`` with the worst pairs; returns the files."""
-        from workzone.data.contact_sheet import draw_pairs
+        from workzone.data.audit.contact_sheet import draw_pairs
 
         target = Path(folder)
         body = {
@@ -104,7 +103,7 @@ class AuditReport:
         pairs = [f for f in self.findings if f.kind != "group"] or self.findings
         if not pairs:
             return [target / "audit.json"]
-        captions = [(f.id_a, f.id_b, f"{f.kind} {f.score:.2f} {f.role_a} / {f.role_b}") for f in pairs]
+        captions = [(f.id_a, f.id_b, f"{f.kind.replace('_', ' ')}, {f.role_a} / {f.role_b}: {f.detail}") for f in pairs]
         draw_pairs([(self.paths[a], self.paths[b], c) for a, b, c in captions], target / "audit.png")
         return [target / "audit.json", target / "audit.png"]
 
@@ -190,18 +189,15 @@ def audit(
     loaded: list[_Known] = []
     unreadable: dict[str, str] = {}
     with closing(Greys()) as grey:
-        with ThreadPoolExecutor(max(1, workers)) as pool:
-            for first in range(0, len(ids), _AT_ONCE):
-                some = ids[first : first + _AT_ONCE]
-                for image_id, result in zip(some, pool.map(_load, (paths[i] for i in some)), strict=True):
-                    if isinstance(result, ImageError):
-                        unreadable[image_id] = result.reason
-                        step()
-                    else:
-                        grey.append(result.grey)
-                        role = list(Role).index(splits.assignment[image_id])
-                        loaded.append(_Known(image_id, role, result.sha256, result.phash, result.flat))
-                    step()
+        for i, result in in_order((paths[i] for i in ids), _load, workers=max(1, workers), on_error=None):
+            if isinstance(result, ImageError):
+                unreadable[ids[i]] = result.reason
+                step()
+            else:
+                grey.append(result.grey)
+                role = list(Role).index(splits.assignment[ids[i]])
+                loaded.append(_Known(ids[i], role, result.sha256, result.phash, result.flat))
+            step()
         known = dict(manifest.frame.select("id", "sha256").rows()) | dict(splits.content)
         changed = [image.id for image in loaded if known.get(image.id) not in (None, image.sha256)]
         if loaded:

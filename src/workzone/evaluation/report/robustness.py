@@ -11,8 +11,8 @@ import numpy as np
 
 from workzone.evaluation.changes import CLEAN
 from workzone.evaluation.figures import plain
+from workzone.evaluation.report.style import Palette, Plot
 from workzone.evaluation.robustness import Measured, Robustness
-from workzone.evaluation.style import Palette, Plot
 from workzone.evaluation.summary import SCHEMA_VERSION
 from workzone.files import write_atomic, write_json
 from workzone.metrics import Interval
@@ -25,7 +25,7 @@ _EMPTY: dict[str, Any] = {"text": "", "interval": "", "broken": False}
 
 def write_robustness(found: Robustness, folder: Path) -> None:
     """Write ``robustness.png`` and ``robustness.json`` into ``folder``, and put them on the report that is there."""
-    from workzone.evaluation.pages import refresh
+    from workzone.evaluation.report.more import refresh
 
     folder.mkdir(parents=True, exist_ok=True)
     png, _ = robustness_plot(found).render()
@@ -114,16 +114,19 @@ def robustness_plot(found: Robustness) -> Plot:
                 axes.plot(x, value, style, color=colour, markersize=3, linewidth=1.2, label=label)
                 if key != "coverage":
                     axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-            for risk, colour in (("false_negative_rate", c.wrong), ("false_positive_rate", c.clear)):
+            for risk, label, colour in (
+                ("false_negative_rate", "limit of missed", c.wrong),
+                ("false_positive_rate", "limit of false alarms", c.clear),
+            ):
                 if risk in limits:
-                    axes.axhline(limits[risk], color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
+                    axes.axhline(limits[risk], color=colour, linewidth=0.8, linestyle=(0, (1, 2)), label=label)
             broken = [b.level for b in found.breaks if b.change == name]
             axes.set_title(name.replace("_", " ") + (f": breaks at {min(broken)}" if broken else ""), fontsize=7)
             axes.set(ylim=(-0.03, 1.03))
             axes.set_xticks(x, ["clean", *(str(row.level) for row in rows)], fontsize=7)
         for axes in list(grid.flat)[len(names) :]:
             axes.set_visible(False)
-        grid[0][0].legend(fontsize=7, loc="upper left")
+        figure.legend(*grid[0][0].get_legend_handles_labels(), fontsize=7, loc="outside upper left", ncols=5)
         figure.supxlabel("level of the change", fontsize=9)
         figure.supylabel("share of the images concerned", fontsize=9)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.data.window_index import Pictures, nearest_windows
-from workzone.data.windows import (
+from workzone.data.audit.window_index import Pictures, nearest_windows
+from workzone.data.audit.windows import (
     COARSE,
     FINE,
     Floats,

@@ -60,6 +60,9 @@ def certificate_line(s: Summary) -> tuple[str, str]:
     """Title and sentence about the certificate; the title says at once whether there is a promise."""
     if s.certified == "certified":
         what = " ".join(p.sentence for p in s.promises)
+        if contradicted := [p for p in s.promises if p.contradicted]:
+            here = ", ".join(f"the {p.risk.replace('_', ' ')} is {percent(p.measured)}" for p in contradicted)
+            return "Certified, but these images contradict it", f"{what} On these images {here}."
         return "Certified", what
     if s.certified == "not_certifiable":
         return "Not certifiable", " ".join(p.sentence for p in s.promises if p.status == "not_certifiable")
@@ -105,7 +108,7 @@ def _sample(s: Summary) -> list[str]:
         )
     policy, labels = s.systems["policy"].natural, s.systems["argmax"].natural
     wide = [
-        f"{name} ({value:.2f})"
+        f"{name} {f'{value:.2f}' if name.startswith('MCC') else percent(value)}"
         for name, value in (
             ("missed roadwork", policy["fnr"]),
             ("false alarms", policy["fpr"]),
@@ -166,7 +169,7 @@ def _calibration(s: Summary) -> list[str]:
         return []
     return [
         f"The probabilities are off: ECE {verdict['ece']:.3f}, where a calibrated model would stay below "
-        f"{verdict['null_95']:.3f} on {count(verdict['n'], 'image')} (95 % of the time)."
+        f"{verdict['null_95']:.3f} on {count(verdict['n'], 'image')} (95% of the time)."
     ]
 
 

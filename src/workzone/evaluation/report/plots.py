@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.evaluation.style import Palette, Plot
+from workzone.evaluation.report.style import Palette, Plot
 from workzone.metrics.selective import risk_coverage_curve
 from workzone.predictions import FloatArray, IntArray
 
@@ -63,6 +63,7 @@ def _mark(axes: Any, point: Point, colour: str, marker: str = "D", *, hollow: bo
         label=point.label,
         zorder=5,
         markerfacecolor="none" if hollow else colour,
+        clip_on=False,
     )
 
 
@@ -82,7 +83,7 @@ def roc(y: IntArray, curves: Sequence[Curve], points: Sequence[Point], alt: str)
         _draw_curves(axes, c, y, curves, lambda hits, alarms: (alarms / (len(y) - n_pos), hits / n_pos), "default")
         for point, marker in zip(points, "Do", strict=False):
             _mark(axes, point, c.ink, marker, hollow=marker == "o")
-        axes.legend(loc="lower right")
+        axes.legend(loc="best")
 
     return Plot("roc_curve", draw, _SQUARE, alt)
 
@@ -104,7 +105,7 @@ def precision_recall(y: IntArray, curves: Sequence[Curve], alt: str) -> Plot:
         _draw_curves(
             axes, c, y, curves, lambda hits, alarms: (hits[1:] / n_pos, (hits / (hits + alarms))[1:]), "steps-pre"
         )
-        axes.legend(loc="lower left")
+        axes.legend(loc="best")
 
     return Plot("pr_curve", draw, _SQUARE, alt)
 
@@ -158,7 +159,7 @@ def risk_coverage(correct: Sequence[tuple[str, NDArray[np.bool_], FloatArray]], 
             top = max(top, policy.y_interval[1] if policy.y_interval else policy.y)
         axes.set(xlim=(-0.01, 1.01), ylim=(0, min(1.0, top * 1.15)), xlabel="share of images decided (coverage)")
         axes.set_ylabel("wrong among decided (risk)")
-        axes.legend(loc="upper left")
+        axes.legend(loc="best")
 
     return Plot("risk_coverage", draw, _SQUARE, alt)
 
@@ -264,7 +265,7 @@ def forest(rows: Sequence[ForestRow], titles: Sequence[str], pooled: Sequence[fl
                     axes.plot(value[0], place, "o", color=c.roadwork, markersize=4)
                 elif not row.heading:
                     axes.text(0.5, place, "none", color=c.muted, fontsize=7.5, va="center", ha="center")
-            axes.set(xlim=(-0.02, 1.02), title=title)
+            axes.set(xlim=(-0.06, 1.06), title=title)
             axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
             axes.grid(visible=False, axis="y")
         panels[0].set_yticks(places, [r.label for r in rows])

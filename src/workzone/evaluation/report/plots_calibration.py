@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workzone.evaluation.calibrators import Method
-from workzone.evaluation.style import Palette, Plot, printable
+from workzone.evaluation.report.style import Palette, Plot, printable
 from workzone.metrics.calibration import ReliabilityCurve, reliability_curve
 from workzone.predictions import FloatArray, IntArray
 
@@ -45,7 +45,7 @@ def reliability(y: IntArray, p: FloatArray, alt: str, *, level: float, n_bins: i
         )
         _observed(top, curve, c, markersize=4, linewidth=1.2, elinewidth=1, capsize=2, label="observed")
         top.set(ylim=(-0.02, 1.02), ylabel="share that is roadwork")
-        top.legend(loc="upper left")
+        top.legend(loc="best")
         edges = np.linspace(0, 1, n_bins + 1)
         counts = [np.histogram(p[y == label], edges)[0] for label in (1, 0)]
         start = edges[:-1] + 0.04 / n_bins
@@ -53,7 +53,7 @@ def reliability(y: IntArray, p: FloatArray, alt: str, *, level: float, n_bins: i
         bottom.bar(start, counts[1], width, counts[0], align="edge", color=c.clear, alpha=0.6, label="no roadwork")
         bottom.set(xlim=(-0.01, 1.01), xlabel="stated probability of roadwork", ylabel="images")
         bottom.legend(loc="upper center", ncols=2, fontsize=7.5)
-        bottom.margins(y=0.25)
+        bottom.margins(y=0.6)
 
     return Plot("reliability", draw, (4.6, 4.6), alt)
 
