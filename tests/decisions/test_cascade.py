@@ -18,7 +18,8 @@ from workzone.data.roles import CalibData
 from workzone.decisions import Code, apply_policy
 from workzone.decisions.cascade import Band, Plan, Point, fit_plan, greedy_order, starting_threshold
 from workzone.decisions.cascade.search import _best, divergence
-from workzone.decisions.policies.cascade import CascadePolicy, _climbed
+from workzone.decisions.cascade.tested import climbed
+from workzone.decisions.policies.cascade import CascadePolicy
 from workzone.decisions.risk import GRID
 from workzone.errors import BundleError, CheckFailedError, ConfigError, DataError
 from workzone.files import canonical_json
@@ -437,7 +438,7 @@ def test_points_that_have_passed_rise_together_until_one_fails(seed: int, points
                 tops[point] = tops[point] if over else threshold
         if over:
             break
-    assert _climbed(answers, starts, allowed) == tops
+    assert climbed(answers, starts, allowed) == tops
 
 
 @pytest.mark.stat

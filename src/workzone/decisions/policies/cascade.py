@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from workzone.calibration.base import read_float
 from workzone.data.roles import CalibData
 from workzone.decisions.cascade.plan import Band, Plan
+from workzone.decisions.cascade.tested import PointStatus, Tested, climbed, read_count, read_tested
 from workzone.decisions.certificate import Guarantee, Unit
 from workzone.decisions.policies.base import (
     IfNotCertifiable,
@@ -30,27 +31,6 @@ from workzone.decisions.risk import GRID, allowed_errors, certify_threshold, tig
 from workzone.decisions.types import Code, Decisions
 from workzone.errors import BundleError, ConfigError
 from workzone.predictions import FloatArray
-
-PointStatus = Literal["certified", "uncertified", "withheld"]
-
-
-@dataclass(frozen=True, slots=True)
-class Tested:
-    """Result of one operating point.
-
-    Attributes:
-        status: certified, uncertified (decides and says so), or withheld (never answers no_roadwork).
-        threshold: an image is answered no_roadwork below it; None where withheld.
-        errors: misses among the certification units, at ``threshold`` where certified, else at the one that was tested.
-        bound: Clopper-Pearson upper bound of the rate for these errors.
-        needed: units with which as many errors would certify.
-    """
-
-    status: PointStatus
-    threshold: float | None
-    errors: int
-    bound: float
-    needed: int
 
 
 class CascadePolicy(CoveragePolicy):
@@ -197,7 +177,7 @@ class CascadePolicy(CoveragePolicy):
             results.append(self._tested(reached, threshold, errors))
         if reached and start is not None:
             starts = [point.start for point in self.plan.points if point.start is not None]
-            for point, top in enumerate(_climbed(answers, starts, allowed)):
+            for point, top in enumerate(climbed(answers, starts, allowed)):
                 threshold = min(top, mcc)
                 results[point] = self._tested(True, threshold, int((answers[point] < threshold).sum()))
         self.results = tuple(results)
@@ -298,7 +278,7 @@ class CascadePolicy(CoveragePolicy):
             "active": self.active,
             "budget": self.budget,
             "t_high": self.t_high,
-            "results": [_row(r) for r in self.results],
+            "results": [r.to_dict() for r in self.results],
             "n": self.n,
             **self._coverage_parameters(),
         }
@@ -319,53 +299,19 @@ class CascadePolicy(CoveragePolicy):
         except ConfigError as error:
             raise BundleError(f"the stored policy is impossible: {error.what}") from error
         policy.t_high = read_float(parameters, "t_high", low=0.0, high=1.0)
-        policy.n = _count(parameters.get("n"), "n", 10**9)
-        policy.results = policy._read_results(parameters.get("results"))
+        policy.n = read_count(parameters.get("n"), "n", 10**9)
+        policy.results = read_tested(
+            parameters.get("results"),
+            points=len(policy.plan.points),
+            n=policy.n,
+            most_t_low=policy.t_high,
+            target_fnr=policy.target_fnr,
+        )
         require_same_keys(policy, parameters)
         if type(parameters["active"]) is not int or parameters["active"] != policy.active:
             raise BundleError("the stored policy contradicts itself about its operating point")
         policy._read_coverage(parameters)
         return policy
-
-    def _read_results(self, stored: object) -> tuple[Tested, ...]:
-        if not isinstance(stored, list) or len(stored) != len(self.plan.points):
-            raise BundleError("the stored policy lacks the result of an operating point")
-        results = []
-        for row in stored:
-            if not isinstance(row, Mapping) or set(row) != set(_ROW):
-                raise BundleError(f"the result of an operating point must hold exactly {', '.join(_ROW)}")
-            status: PointStatus | None = next((s for s in get_args(PointStatus) if s == row["status"]), None)
-            if status is None or (row["t_low"] is None) != (status == "withheld"):
-                raise BundleError(f"an operating point has the impossible status {row['status']!r}")
-            low = None if row["t_low"] is None else read_float(row, "t_low", low=0.0, high=self.t_high)
-            bound, needed = read_float(row, "bound", low=0.0, high=1.0), _count(row["needed"], "needed", 10**12)
-            if (status == "certified") and bound > self.target_fnr:
-                raise BundleError("a stored operating point is certified above its target")
-            results.append(Tested(status, low, _count(row["errors"], "errors", self.n), bound, needed))
-        statuses = [r.status == "certified" for r in results]
-        if statuses != sorted(statuses, reverse=True):
-            raise BundleError("a stored operating point is certified behind one that is not")
-        return tuple(results)
-
-
-def _climbed(answers: Sequence[FloatArray], starts: Sequence[float], allowed: int) -> list[float]:
-    """Highest threshold of each point that is certified when all have passed their starts and rise together.
-
-    ``answers`` are the scores (N,) of the certification units by point. The sequence goes up the grid, and at each of
-    its values from the dearest point to the cheapest; it ends with the first test that fails.
-    """
-    higher = GRID[min(starts) < GRID]
-    below = np.stack([np.searchsorted(np.sort(scores), higher, side="left") for scores in answers], axis=1)
-    # What lies under its start has passed already, and fewer misses cannot fail.
-    failed = (below > allowed) & (higher[:, None] > np.asarray(starts))
-    steps = failed.ravel()
-    passed = int(np.argmax(steps)) if steps.any() else len(steps)
-    row, column = divmod(passed, len(answers))
-    tops = []
-    for point, start in enumerate(starts):
-        last = row - (point >= column)
-        tops.append(max(start, float(higher[last])) if last >= 0 else start)
-    return tops
 
 
 _REASONS: Mapping[PointStatus, Mapping[Code, str]] = {
@@ -385,17 +331,3 @@ _REASONS: Mapping[PointStatus, Mapping[Code, str]] = {
         Code.ABSTAIN: "abstained: the error rate of a decision here could not be certified",
     },
 }
-
-
-_ROW = ("status", "t_low", "errors", "bound", "needed")
-
-
-def _row(result: Tested) -> dict[str, Any]:
-    values = (result.status, result.threshold, result.errors, result.bound, result.needed)
-    return dict(zip(_ROW, values, strict=True))
-
-
-def _count(value: object, key: str, most: int) -> int:
-    if type(value) is not int or not 0 <= value <= most:
-        raise BundleError(f"stored parameter {key!r} is {value!r}, expected a whole number in [0, {most}]")
-    return value
