@@ -35,6 +35,7 @@ from workzone.pipeline.variants import main_variant
 
 MOST_BYTES = 10_000_000
 SCENES = 6
+DRAWN = 60
 RECIPE = (
     "preset=small",
     "fuse.members=2",
@@ -120,14 +121,15 @@ def pack(run: Path, name: str) -> None:
     parts = bundle.bundle_parts(context, main_variant(config))
     metrics = _renamed(parts.metrics, own.data, name)
     with tempfile.TemporaryDirectory() as folder:
-        write_dataset(Path(folder), SCENES, seed=7)
-        images = sorted(Path(folder).rglob("*.jpg"))[:SCENES]
+        write_dataset(Path(folder), DRAWN, seed=7)
+        tolerance = max(parts.tolerance, 0.5)
+        scenes = sorted(Path(folder).rglob("*.jpg"))
+        images = bundle.choose_golden(context, main_variant(config), scenes, count=SCENES, tolerance=tolerance)
         starter = replace(
             parts,
             golden_images=images,
-            # Drawn scenes may lie near a threshold, where another processor may decide otherwise.
-            compare_decisions=False,
-            tolerance=max(parts.tolerance, 0.5),
+            compare_decisions=True,
+            tolerance=tolerance,
             metrics=metrics,
             card=card(parts.card, metrics, name),
         )

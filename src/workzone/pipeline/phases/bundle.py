@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from workzone.bundle.cascade import stage_log_odds
 from workzone.bundle.embedding import embed_files
 from workzone.bundle.engines import open_engine
 from workzone.bundle.write import BundleParts, write_bundle
-from workzone.decisions import Certificate, apply_policy
+from workzone.calibration import Calibrator
+from workzone.decisions import Certificate, Policy, apply_policy
 from workzone.decisions.policies.cascade import CascadePolicy
 from workzone.errors import CheckFailedError
 from workzone.files import read_json, sha256_file, sha256_json
@@ -74,25 +77,19 @@ def _golden(context: Context, variant: str, tolerance: float) -> tuple[dict[str,
     stored = read_json(a.parity)
     calibrator, policy = read_decision(context, variant)
 
-    def codes(name: str, shift: float = 0.0) -> Any:
-        """Decisions on the scores of one engine, moved by ``shift``."""
-        probability = calibrator(np.asarray(stored["log_odds"][name], dtype=np.float64) + shift)
-        return apply_policy(policy, probability, pad_rows(stored["view_log_odds"][name]) + shift).codes
-
     names = list(stored["log_odds"])
     if isinstance(policy, CascadePolicy):
-        looks = {n: _golden_stages(context, n, policy, stored["images"]) for n in names if n != "torch"}
-        names = list(looks)
+        names = [name for name in names if name != "torch"]
+        files = [a.golden / name for name in stored["images"]]
+        known = {name: _scores(context, name, policy, files) for name in names}
+    else:
+        rows = {name: (stored["log_odds"][name], pad_rows(stored["view_log_odds"][name])) for name in names}
+        known = {name: _Scores(np.asarray(z, dtype=np.float64), views) for name, (z, views) in rows.items()}
 
-        def codes(name: str, shift: float = 0.0) -> Any:
-            log_odds, stages = looks[name]
-            moved = {key: values + shift for key, values in stages.items()}
-            decided = apply_policy(policy, calibrator(log_odds + shift), None, moved)
-            # A stage more or less would be another score, so it counts as another answer.
-            return decided.codes + 10 * (decided.stage if decided.stage is not None else 0)
+    def codes(name: str) -> Any:
+        return _codes(calibrator, policy, known[name])
 
-    own = codes(variant)
-    steady = (codes(variant, -tolerance) == own) & (codes(variant, tolerance) == own)
+    steady = _steady(calibrator, policy, known[variant], tolerance)
     decided = {name: codes(name) for name in names}
     exact = {name: c for name, c in decided.items() if name == "torch" or name.endswith("fp32")}
     same = {name: bool((c == decided[variant])[steady].all()) for name, c in exact.items()}
@@ -105,7 +102,7 @@ def _golden(context: Context, variant: str, tolerance: float) -> tuple[dict[str,
         "engine": variant,
         **stored["engines"][variant],
         "tolerance": tolerance,
-        "images": len(own),
+        "images": len(steady),
         "images_away_from_thresholds": int(steady.sum()),
         "decisions_equal": same if variant.endswith("fp32") or "torch" not in same else {"torch": same["torch"]},
     }
@@ -121,16 +118,46 @@ def golden_rows(steady: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
     return np.asarray(rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)])
 
 
-def _golden_stages(
-    context: Context, variant: str, policy: CascadePolicy, images: list[str]
-) -> tuple[FloatArray, dict[str, FloatArray]]:
-    """Log-odds of the golden images with all views, and after each earlier stage, by one engine."""
-    a = context.artifacts
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """Log-odds of images by one engine: of all views, of single views, and after the earlier stages of a cascade."""
+
+    log_odds: FloatArray
+    views: FloatArray
+    stages: Mapping[str, FloatArray] | None = None
+
+
+def _scores(context: Context, variant: str, policy: Policy, files: Sequence[Path]) -> _Scores:
     engine, pre = open_variant(context, variant), read_preprocessing(context)
-    files = [a.golden / name for name in images]
     views = embed_files(files, engine, pre, max_pixels=context.config.compute.max_pixels)
-    log_odds = engine.aggregate(views.embeddings, views.boxes, views.mask).log_odds
-    return log_odds, stage_log_odds(engine, views, policy.plan)
+    found = engine.aggregate(views.embeddings, views.boxes, views.mask)
+    stages = stage_log_odds(engine, views, policy.plan) if isinstance(policy, CascadePolicy) else None
+    return _Scores(found.log_odds, found.view_log_odds, stages)
+
+
+def _codes(calibrator: Calibrator, policy: Policy, scores: _Scores, shift: float = 0.0) -> Any:
+    """Decisions on scores that are moved by ``shift``; a stage more or less counts as another answer."""
+    probability = calibrator(scores.log_odds + shift)
+    if scores.stages is None:
+        return apply_policy(policy, probability, scores.views + shift).codes
+    moved = {key: values + shift for key, values in scores.stages.items()}
+    decided = apply_policy(policy, probability, None, moved)
+    return decided.codes + 10 * (decided.stage if decided.stage is not None else 0)
+
+
+def _steady(calibrator: Calibrator, policy: Policy, scores: _Scores, tolerance: float) -> NDArray[np.bool_]:
+    own = _codes(calibrator, policy, scores)
+    shifted = [_codes(calibrator, policy, scores, shift) == own for shift in (-tolerance, tolerance)]
+    return np.asarray(shifted[0] & shifted[1])
+
+
+def choose_golden(context: Context, variant: str, files: Sequence[Path], *, count: int, tolerance: float) -> list[Path]:
+    """At most ``count`` of ``files`` whose answer stays the same where the engine's scores move by ``tolerance``."""
+    calibrator, policy = read_decision(context, variant)
+    steady = _steady(calibrator, policy, _scores(context, variant, policy, files), tolerance)
+    if not steady.any():
+        raise CheckFailedError(f"none of {len(files)} images is away from the thresholds", fix="give more images")
+    return [files[i] for i in golden_rows(steady, count)]
 
 
 def _lineage(context: Context, licence: str) -> dict[str, Any]:
