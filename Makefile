@@ -8,13 +8,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 WANTED := pyproject.toml constraints.txt
-# One process a core; files stay together because fixtures of a file are shared.
+# One process a core; files stay together because fixtures of a file are shared, in the order of tests/conftest.py.
 WORKERS ?= 2
 # Stamps of an environment that is gone say nothing.
 ifeq ($(wildcard $(BIN)/pip),)
 $(shell rm -rf .make)
 endif
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test check test-all bench docs clean lint types arrows wheel release
 

@@ -12,6 +12,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+LONGEST = "test_blocks.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The commands of the pages first: at the end, one process would be left alone with them."""
+    items.sort(key=lambda item: item.path.name != LONGEST)
+
+
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of this test session that all its processes see."""
