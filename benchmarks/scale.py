@@ -56,6 +56,7 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 
 def shares(bundle: Path, files: list[str], turns: int) -> dict[str, Any]:
     """Milliseconds of one image by step, on one thread, and images per second of the whole."""
+    from workzone.bundle.cascade import early_exits
     from workzone.bundle.parallel import embed_views
     from workzone.bundle.runtime import Detector
     from workzone.vision import decode, open_views
@@ -80,15 +81,17 @@ def shares(bundle: Path, files: list[str], turns: int) -> dict[str, Any]:
                 rates.append(len(paths) / wall)
                 cpu_rates.append(len(paths) / cpu)
     middle = {name: statistics.median(v) for name, v in steps.items()}
+    rest = {
+        "views": middle["decode and views"] - middle["decode"],
+        "network and decision": middle["whole"] - middle["decode and views"],
+    }
+    if early_exits(detector.policy) is not None:
+        # A cascade cuts the views that it looks at, and no others.
+        rest = {"views, network and decision": middle["whole"] - middle["decode"]}
     return {
         "views": len(open_views(paths[0], pre)[0]),
         "engine": f"{detector.manifest.engine.name}-{detector.manifest.engine.precision}",
-        "cpu_ms": {
-            "decode": middle["decode"],
-            "views": middle["decode and views"] - middle["decode"],
-            "network and decision": middle["whole"] - middle["decode and views"],
-            "whole": middle["whole"],
-        },
+        "cpu_ms": {"decode": middle["decode"], **rest, "whole": middle["whole"]},
         "images_per_second": interval(rates),
         "images_per_cpu_second": interval(cpu_rates),
     }

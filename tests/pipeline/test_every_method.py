@@ -45,8 +45,8 @@ ADAPTED = {
     "loss=evidential optimizer=schedule_free",
     "doran": "method=doran adapter.init=zero adapter.auxiliary=true optimizer=muon loss=gatekeeper(start=1) "
     "augment=randaugment_3 | loss=gatekeeper(start=1) optimizer=muon",
-    "doran pissa": "method=doran adapter.init=pissa optimizer=adamw loss=lcron(items=batch) augment=randaugment_5 "
-    "ema=0.5 | loss=0.9*lcron+0.1*koleo optimizer=adamw",
+    "doran pissa": "method=doran adapter.init=pissa optimizer=adamw loss=lcron(items=batch) batch_size=20 "
+    "augment=randaugment_5 ema=0.5 | loss=0.9*lcron+0.1*koleo optimizer=adamw",
     "explora": "method=explora adapter.init=zero adapter.open_blocks=1 optimizer=adamw loss=supcon+ce "
     "augment=randaugment_7 drop_path=0.1 checkpointing=true | loss=cascade_survival aggregator=view_attention",
     "full": "method=full augment=augmix_3 multiscale=true cutmix=1 | aggregator=attention",
