@@ -35,7 +35,7 @@ from workzone.pipeline.variants import main_variant
 
 MOST_BYTES = 10_000_000
 SCENES = 6
-DRAWN = 60
+DRAWN = 120
 RECIPE = (
     "preset=small",
     "fuse.members=2",

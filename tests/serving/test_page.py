@@ -39,6 +39,13 @@ def golden() -> Path:
 
 
 @pytest.fixture(scope="module")
+def undecided(golden: Path) -> Path:
+    """A golden picture on which the bundle abstains."""
+    cases = json.loads((golden / "cases.json").read_text())["cases"]
+    return golden.parent / next(c["image"] for c in cases if c["decision"] == "abstain")
+
+
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, golden: Path) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("page")
     started = Running([str(golden.parent), "--keep-abstained", str(folder / "keep")], folder / "errors.txt")
@@ -134,12 +141,12 @@ def _the_answer_is_told(page: Page, server: Running, picture: bytes) -> None:
     assert len(text(page, "#promise-text")) > 40
 
 
-def test_a_narrow_window(browser: Browser, server: Running, golden: Path) -> None:
+def test_a_narrow_window(browser: Browser, server: Running, undecided: Path) -> None:
     for dark in (False, True):
         with window(browser, narrow=True, dark=dark) as (page, problems):
             page.goto(f"{server.url}/")
             page.locator("#served", has_text="starter").wait_for()
-            page.locator("#files").set_input_files(golden / "00.jpg")
+            page.locator("#files").set_input_files(undecided)
             assert verdicts(page, 1) == ["abstain"]
             page.locator("#results details summary").click()
             shot(page, "narrow-dark" if dark else "narrow")
@@ -160,11 +167,11 @@ def said(page: Page, begins: str) -> None:
 
 
 def test_the_review_queue_by_keyboard_and_two_who_disagree(
-    browser: Browser, server: Running, golden: Path, kept: Path, tmp_path: Path
+    browser: Browser, server: Running, undecided: Path, kept: Path, tmp_path: Path
 ) -> None:
-    undecided = (golden / "00.jpg").read_bytes()
+    picture = undecided.read_bytes()
     for more in range(4):  # bytes after the end of a JPEG make another file of the same picture
-        assert server.ask(undecided + bytes(more)).json()["decision"] == "abstain"
+        assert server.ask(picture + bytes(more)).json()["decision"] == "abstain"
     with window(browser) as (page, problems):
         begin(page, server, "ann")
         said(page, "ann: 4 to look at")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +153,16 @@ def _steady(calibrator: Calibrator, policy: Policy, scores: _Scores, tolerance: 
 
 
 def choose_golden(context: Context, variant: str, files: Sequence[Path], *, count: int, tolerance: float) -> list[Path]:
-    """At most ``count`` of ``files`` whose answer stays the same where the engine's scores move by ``tolerance``."""
+    """At most ``count`` of ``files``, of each decision in turn, that keep it where scores move by ``tolerance``."""
     calibrator, policy = read_decision(context, variant)
-    steady = _steady(calibrator, policy, _scores(context, variant, policy, files), tolerance)
+    scores = _scores(context, variant, policy, files)
+    steady = _steady(calibrator, policy, scores, tolerance)
     if not steady.any():
         raise CheckFailedError(f"none of {len(files)} images is away from the thresholds", fix="give more images")
-    return [files[i] for i in golden_rows(steady, count)]
+    decided = _codes(calibrator, policy, scores) % 10
+    own = [np.flatnonzero(steady & (decided == code)).tolist() for code in np.unique(decided)]
+    turns = [row for turn in zip_longest(*own) for row in turn if row is not None]
+    return [files[row] for row in sorted(turns[:count])]
 
 
 def _lineage(context: Context, licence: str) -> dict[str, Any]:
