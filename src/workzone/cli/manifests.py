@@ -28,6 +28,14 @@ def read_manifest(location: Path) -> Manifest:
         return build_manifest(location, progress=advance)
 
 
+def one_source(bundle: Path | None, embeddings: Path | None) -> None:
+    """Raise ConfigError where both say what the embeddings are."""
+    from workzone.errors import ConfigError
+
+    if bundle is not None and embeddings is not None:
+        raise ConfigError("--bundle and --embeddings are two answers to one question", fix="give one of them")
+
+
 def embeddings_for(
     manifest: Manifest, place: Path, words: list[str], bundle: Path | None, file: Path | None
 ) -> NDArray[np.float32]:
@@ -35,11 +43,9 @@ def embeddings_for(
     import tempfile
 
     from workzone.bundle.runtime import Detector
-    from workzone.errors import ConfigError
     from workzone.pipeline.embedding import embed_manifest, read_embeddings, tool_config, whole_picture
 
-    if bundle is not None and file is not None:
-        raise ConfigError("--bundle and --embeddings are two answers to one question", fix="give one of them")
+    one_source(bundle, file)
     if file is not None:
         return read_embeddings(file, manifest)
     with tempfile.TemporaryDirectory() as folder:

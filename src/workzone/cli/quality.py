@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from workzone.cli.manifests import WORDS, read_manifest
+from workzone.cli.manifests import WORDS, one_source, read_manifest
 from workzone.cli.progress import TerminalProgress
 
 
@@ -29,12 +29,10 @@ def quality(
 ) -> None:
     """Look for copies, labels in doubt, outliers, unusable pictures and shortcuts; nothing is changed or deleted."""
     from workzone.bundle.runtime import Detector
-    from workzone.errors import ConfigError
     from workzone.pipeline.commands.inspecting import run_quality
     from workzone.pipeline.embedding import tool_config
 
-    if bundle is not None and embeddings is not None:
-        raise ConfigError("--bundle and --embeddings are two answers to one question", fix="give one of them")
+    one_source(bundle, embeddings)
     config = tool_config(data, out, words or [])
     found, shortcuts = run_quality(
         read_manifest(data),

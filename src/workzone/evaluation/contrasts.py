@@ -171,13 +171,13 @@ def _policy(e: Evaluated, draws: Draws, units: Any) -> Contrast:
 def _fewer(row: Row) -> str:
     a, b, gap = row.difference.a.value, row.difference.b.value, row.difference.difference
     both = f"The policy answers {b:.1%} of all images wrongly, against {a:.1%} where everything is answered at 0.5"
-    ends = f" ({-100 * gap.high:.1f} to {-100 * gap.low:.1f})" if gap.value <= 0 else ""
-    ends = ends or f" ({100 * gap.low:.1f} to {100 * gap.high:.1f})"
-    points = f"{abs(100 * gap.value):.1f} points {'fewer' if gap.value <= 0 else 'more'}"
+    ends = (-gap.high, -gap.low) if gap.value <= 0 else (gap.low, gap.high)
+    span, known = f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}", np.isfinite(gap.low)
     if gap.value == 0:
-        return f"{both}: no difference{ends.replace(')', ' points fewer)') if np.isfinite(gap.low) else ''}."
+        return f"{both}: no difference{f' ({span} points fewer)' if known else ''}."
+    points = f"{abs(100 * gap.value):.1f} points {'fewer' if gap.value < 0 else 'more'}"
     told = "" if row.winner in ("A", "B") else ", which may be chance"
-    return f"{both}: {points}{ends if np.isfinite(gap.low) else ''}{told}."
+    return f"{both}: {points}{f' ({span})' if known else ''}{told}."
 
 
 def _bootstrap(

@@ -5,9 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from workzone.files import atomic_path, read_json, sha256_file, write_json
+from workzone.bundle.embedding import default_cache_folder
+from workzone.config import RunConfig
+from workzone.files import atomic_path, read_json, sha256_file, sha256_json, write_json
+from workzone.pipeline.environment import environment
+
+if TYPE_CHECKING:
+    from workzone.models.backbones import Backbone
 
 _HASHES = "sha256.json"
 
@@ -47,3 +55,22 @@ class BackboneCache:
                 work.rename(self.folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def open_cache(config: RunConfig, decides: Mapping[str, Any], packages: tuple[str, ...]) -> BackboneCache:
+    """The cache of one conversion by what ``decides`` it and the versions of the ``packages`` that make it."""
+    versions = {name: version for name, version in environment().items() if name in packages}
+    return BackboneCache(config.cache.folder or default_cache_folder(), sha256_json({**decides, "versions": versions}))
+
+
+def write_backbone(backbone: Backbone, folder: Path, config: RunConfig) -> Path:
+    """``export_backbone`` of one that was not trained here: from the cache where it was made before."""
+    from workzone.export.onnx import BACKBONE_FILE, VERSION, export_backbone
+
+    decides = {"onnx": VERSION, "backbone": backbone.fingerprint()}
+    cache = open_cache(config, decides, ("torch", "onnx", "onnxscript"))
+    folder.mkdir(parents=True, exist_ok=True)
+    if not cache.copy_to(folder):
+        export_backbone(backbone, folder)
+        cache.store(folder)
+    return folder / BACKBONE_FILE

@@ -55,12 +55,12 @@ def embed_manifest(
         backbone = detector.folder / "engine" / engine.backbone_file
     else:
         from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
-        from workzone.export.onnx import export_backbone
         from workzone.models.backbones import create_backbone
+        from workzone.pipeline.backbone_cache import write_backbone
 
         show.message(f"  writing {config.model.backbone} as ONNX")
         network = create_backbone(config.model)
-        backbone = export_backbone(network, folder)
+        backbone = write_backbone(network, folder, config)
         pre = Preprocessing(image_size=network.image_size, image_width=network.image_width, views=config.views)
         engine = OnnxRuntimeEngine.open(folder, threads=config.compute.threads, head=False)
     paths = [str(p) for p in manifest.paths]

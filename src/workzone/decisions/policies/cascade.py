@@ -159,8 +159,8 @@ class CascadePolicy(CoveragePolicy):
         full = certify_threshold(scores, climb, self.target_fnr, self.delta)
         reached = full.threshold is not None and (start is None or full.threshold == start)
         threshold = mcc if full.threshold is None else min(full.threshold, mcc)
-        first = int((scores < threshold).sum()) if full.threshold is not None else full.errors
-        results = [self._tested(full.threshold is not None, threshold, first)]
+        passed = full.threshold is not None
+        results = [self._passed(scores, threshold) if passed else self._tested(False, threshold, full.errors)]
         allowed = allowed_errors(self.n, self.target_fnr, self.delta)
         answers = [scores]
         for point in range(1, len(self.plan.points)):
@@ -172,20 +172,21 @@ class CascadePolicy(CoveragePolicy):
             answers.append(worst)
             errors = int((worst < start).sum())
             reached = reached and errors <= allowed
-            if reached:
-                errors = int((worst < threshold).sum())
-            results.append(self._tested(reached, threshold, errors))
-        if reached and start is not None:
-            starts = [point.start for point in self.plan.points if point.start is not None]
-            for point, top in enumerate(climbed(answers, starts, allowed)):
-                threshold = min(top, mcc)
-                results[point] = self._tested(True, threshold, int((answers[point] < threshold).sum()))
+            results.append(self._passed(worst, threshold) if reached else self._tested(False, threshold, errors))
+        starts = [point.start for point in self.plan.points if point.start is not None]
+        if reached and starts:
+            tops = climbed(answers, starts, allowed)
+            results = [self._passed(worst, min(top, mcc)) for worst, top in zip(answers, tops, strict=True)]
         self.results = tuple(results)
         self.guarantees = (self.promise(self.active),)
         remedy = "raise the budget, relax the target or delta"
         stop_if_refused(self.name, self.guarantees, self.if_not_certifiable, remedy=remedy)
         self._measure_coverage(p, uncertainty)
         return self
+
+    def _passed(self, scores: FloatArray, threshold: float) -> Tested:
+        """A certified point, with the misses among its ``scores`` at the threshold that is used."""
+        return self._tested(True, threshold, int((scores < threshold).sum()))
 
     def _tested(self, certified: bool, threshold: float, errors: int) -> Tested:
         from workzone.metrics.proportions import clopper_pearson_upper, n_needed_for  # not part of the light core

@@ -78,7 +78,8 @@ def robustness_tables(found: Robustness) -> list[dict[str, Any]]:
             first = next((level for level, cell in zip(levels, cells, strict=True) if cell["broken"]), None)
             breaks = "no" if first is None else f"at {first}"
             lines.append({"name": name.replace("_", " "), "cells": cells, "breaks": breaks})
-        tables.append({"title": title, "clean": _cell(clean, risk), "levels": levels, "rows": lines})
+        about = {"title": title, "limited": bool(found.certified), "clean": _cell(clean, risk)}
+        tables.append({**about, "levels": levels, "rows": lines})
     return tables
 
 

@@ -164,9 +164,9 @@ def system_table(s: Summary, rows: Sequence[tuple[str, str, str]], system: str, 
 
 def _images_of(name: str, s: Summary) -> int:
     """Images that a figure of answers at 0.5 is taken of: a rate of one class says nothing of the other."""
-    return {"recall": s.n_positive, "fnr": s.n_positive}.get(
-        name, s.n - s.n_positive if name in ("specificity", "fpr") else s.n
-    )
+    if name in ("recall", "fnr"):
+        return s.n_positive
+    return s.n - s.n_positive if name in ("specificity", "fpr") else s.n
 
 
 def calibration_table(s: Summary) -> dict[str, Any]:

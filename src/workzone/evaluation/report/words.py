@@ -108,12 +108,12 @@ def _sample(s: Summary) -> list[str]:
         )
     policy, labels = s.systems["policy"].natural, s.systems["argmax"].natural
     wide = [
-        f"{name} {f'{value:.2f}' if name.startswith('MCC') else percent(value)}"
-        for name, value in (
-            ("missed roadwork", policy["fnr"]),
-            ("false alarms", policy["fpr"]),
-            ("wrong among decided", policy["risk"]),
-            ("MCC at 0.5", labels["mcc"]),
+        f"{name} {text(value)}"
+        for name, value, text in (
+            ("missed roadwork", policy["fnr"], percent),
+            ("false alarms", policy["fpr"], percent),
+            ("wrong among decided", policy["risk"], percent),
+            ("MCC at 0.5", labels["mcc"], "{:.2f}".format),
         )
         if np.isfinite(value.low) and value.high - value.low > _WIDE
     ]

@@ -20,6 +20,7 @@ from workzone.config.run import DecideConfig
 from workzone.data.roles import CalibData, TestData
 from workzone.decisions import Certificate, fit_policy, issue
 from workzone.decisions.policies.cascade import CascadePolicy
+from workzone.decisions.types import Decisions
 from workzone.errors import ConfigError
 from workzone.files import read_json, sha256_file
 from workzone.pipeline.cascade import plan_chain
@@ -27,9 +28,9 @@ from workzone.pipeline.commands.chain_card import chain_card
 from workzone.pipeline.commands.chain_members import Member, certification_parts, look_cost, open_member, same_role
 from workzone.pipeline.environment import environment, git_commit
 from workzone.pipeline.phase import Progress
-from workzone.pipeline.phases.bundle import golden_rows
+from workzone.pipeline.phases.bundle import golden_rows, steady_answers
 from workzone.pipeline.phases.decide import rows_of, unfitted
-from workzone.predictions import FloatArray, Predictions
+from workzone.predictions import Predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,15 +222,10 @@ def _golden(
     export = [m.config.export for m in members]
     tolerance = max(e.tolerance if e.precision == "fp32" else e.int8_tolerance for e in export)
 
-    def codes(shift: float) -> FloatArray:
-        moved = {name: z + shift for name, z in stages.items()}
-        decided = policy.decide(calibrator(final + shift), moved)
-        assert decided.stage is not None
-        # A stage more or less would be another score, so it counts as another answer.
-        return np.asarray(decided.codes + 10.0 * decided.stage)
+    def answer(shift: float) -> Decisions:
+        return policy.decide(calibrator(final + shift), {name: z + shift for name, z in stages.items()})
 
-    own = codes(0.0)
-    steady = (codes(-tolerance) == own) & (codes(tolerance) == own)
+    _, steady = steady_answers(answer, tolerance)
     return [images[i] for i in golden_rows(steady, last.config.export.golden)], bool(steady.any()), tolerance
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -18,6 +18,7 @@ from workzone.bundle.write import BundleParts, write_bundle
 from workzone.calibration import Calibrator
 from workzone.decisions import Certificate, Policy, apply_policy
 from workzone.decisions.policies.cascade import CascadePolicy
+from workzone.decisions.types import Decisions
 from workzone.errors import CheckFailedError
 from workzone.files import read_json, sha256_file, sha256_json
 from workzone.pipeline.card import model_card
@@ -87,13 +88,10 @@ def _golden(context: Context, variant: str, tolerance: float) -> tuple[dict[str,
         rows = {name: (stored["log_odds"][name], pad_rows(stored["view_log_odds"][name])) for name in names}
         known = {name: _Scores(np.asarray(z, dtype=np.float64), views) for name, (z, views) in rows.items()}
 
-    def codes(name: str) -> Any:
-        return _codes(calibrator, policy, known[name])
-
-    steady = _steady(calibrator, policy, known[variant], tolerance)
-    decided = {name: codes(name) for name in names}
-    exact = {name: c for name, c in decided.items() if name == "torch" or name.endswith("fp32")}
-    same = {name: bool((c == decided[variant])[steady].all()) for name, c in exact.items()}
+    answers = {name: _answers(calibrator, policy, scores) for name, scores in known.items()}
+    own, steady = steady_answers(answers[variant], tolerance)
+    exact = [name for name in names if name == "torch" or name.endswith("fp32")]
+    same = {name: bool(_same(answers[name](0.0), own)[steady].all()) for name in exact}
     if variant.endswith("fp32") and not all(same.values()):
         different = ", ".join(n for n, s in same.items() if not s)
         raise CheckFailedError(f"decisions on the golden images differ between {variant} and {different}")
@@ -136,31 +134,40 @@ def _scores(context: Context, variant: str, policy: Policy, files: Sequence[Path
     return _Scores(found.log_odds, found.view_log_odds, stages)
 
 
-def _codes(calibrator: Calibrator, policy: Policy, scores: _Scores, shift: float = 0.0) -> Any:
-    """Decisions on scores that are moved by ``shift``; a stage more or less counts as another answer."""
-    probability = calibrator(scores.log_odds + shift)
-    if scores.stages is None:
-        return apply_policy(policy, probability, scores.views + shift).codes
-    moved = {key: values + shift for key, values in scores.stages.items()}
-    decided = apply_policy(policy, probability, None, moved)
-    return decided.codes + 10 * (decided.stage if decided.stage is not None else 0)
+def steady_answers(answer: Callable[[float], Decisions], tolerance: float) -> tuple[Decisions, NDArray[np.bool_]]:
+    """Decisions of ``answer(shift)`` on scores as they are, and where they hold if all scores move by ``tolerance``.
+
+    A stage more or less would be another score, so it counts as another answer.
+    """
+    own = answer(0.0)
+    return own, _same(own, answer(-tolerance)) & _same(own, answer(tolerance))
 
 
-def _steady(calibrator: Calibrator, policy: Policy, scores: _Scores, tolerance: float) -> NDArray[np.bool_]:
-    own = _codes(calibrator, policy, scores)
-    shifted = [_codes(calibrator, policy, scores, shift) == own for shift in (-tolerance, tolerance)]
-    return np.asarray(shifted[0] & shifted[1])
+def _same(one: Decisions, other: Decisions) -> NDArray[np.bool_]:
+    same = one.codes == other.codes
+    return np.asarray(same if one.stage is None else same & (one.stage == other.stage))
+
+
+def _answers(calibrator: Calibrator, policy: Policy, scores: _Scores) -> Callable[[float], Decisions]:
+    """Decisions on ``scores`` that are moved by a shift."""
+
+    def answer(shift: float) -> Decisions:
+        probability = calibrator(scores.log_odds + shift)
+        if scores.stages is None:
+            return apply_policy(policy, probability, scores.views + shift)
+        return apply_policy(policy, probability, None, {key: z + shift for key, z in scores.stages.items()})
+
+    return answer
 
 
 def choose_golden(context: Context, variant: str, files: Sequence[Path], *, count: int, tolerance: float) -> list[Path]:
     """At most ``count`` of ``files``, of each decision in turn, that keep it where scores move by ``tolerance``."""
     calibrator, policy = read_decision(context, variant)
     scores = _scores(context, variant, policy, files)
-    steady = _steady(calibrator, policy, scores, tolerance)
+    decided, steady = steady_answers(_answers(calibrator, policy, scores), tolerance)
     if not steady.any():
         raise CheckFailedError(f"none of {len(files)} images is away from the thresholds", fix="give more images")
-    decided = _codes(calibrator, policy, scores) % 10
-    own = [np.flatnonzero(steady & (decided == code)).tolist() for code in np.unique(decided)]
+    own = [np.flatnonzero(steady & (decided.codes == code)).tolist() for code in np.unique(decided.codes)]
     turns = [row for turn in zip_longest(*own) for row in turn if row is not None]
     return [files[row] for row in sorted(turns[:count])]
 

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.bundle.embedding import default_cache_folder
 from workzone.data.roles import RoleData, SelectData, TrainData
 from workzone.errors import ConfigError
-from workzone.files import atomic_path, sha256_bytes, sha256_file, sha256_json, write_json
-from workzone.pipeline.backbone_cache import BackboneCache
-from workzone.pipeline.environment import environment
+from workzone.files import atomic_path, sha256_bytes, sha256_file, write_json
+from workzone.pipeline.backbone_cache import open_cache
 from workzone.pipeline.phase import Context, PhaseSpec, Progress
 from workzone.pipeline.phases.embedding import open_variant, read_preprocessing
 from workzone.pipeline.phases.train import stores_backbone
@@ -65,15 +63,12 @@ def _make(context: Context, variant: str, base: Path, target: Path, views: NDArr
     """Convert the network; a backbone that was converted before comes from the cache, since int8 takes minutes."""
     name, _, precision = variant.partition("-")
     used = views if precision == "int8" else None
-    key = sha256_json(
-        {
-            "variant": variant,
-            "backbone": sha256_file(base / "backbone.onnx"),
-            "views": sha256_bytes(used.tobytes()) if used is not None else None,
-            "versions": {k: v for k, v in environment().items() if k in ("onnx", "onnxruntime", "openvino", "nncf")},
-        }
-    )
-    cache = BackboneCache(context.config.cache.folder or default_cache_folder(), key)
+    decides = {
+        "variant": variant,
+        "backbone": sha256_file(base / "backbone.onnx"),
+        "views": sha256_bytes(used.tobytes()) if used is not None else None,
+    }
+    cache = open_cache(context.config, decides, ("onnx", "onnxruntime", "openvino", "nncf"))
     _fresh(target)
     known = cache.copy_to(target)
     if known and name == "openvino":

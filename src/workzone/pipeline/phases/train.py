@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workzone.bundle.embedding import ViewEmbeddings, default_cache_folder
+from workzone.bundle.embedding import ViewEmbeddings
 from workzone.bundle.engines.onnxruntime import OnnxRuntimeEngine
 from workzone.config import RunConfig
 from workzone.config.run import TrainConfig
 from workzone.data.roles import RoleData, SelectData, TrainData
-from workzone.files import read_json, sha256_json, write_json
-from workzone.pipeline.backbone_cache import BackboneCache
-from workzone.pipeline.environment import environment
+from workzone.files import read_json, write_json
+from workzone.pipeline.backbone_cache import write_backbone
 from workzone.pipeline.phase import Context, PhaseSpec
 from workzone.pipeline.phases.embedding import embed_role
 from workzone.pipeline.tracking import track
@@ -51,11 +50,14 @@ def _run(context: Context) -> None:
         backbone, curve = _adapt(context, backbone, train, select, settings)
     write_json(artifacts.preprocessing, pre.model_dump(mode="json"))
     context.progress.message("  writing the backbone as ONNX")
-    _write_onnx(context, backbone)
     if stores_backbone(config):
+        from workzone.export.onnx import export_backbone
         from workzone.models.backbones import save_backbone
 
+        export_backbone(backbone, artifacts.backbone_onnx)
         save_backbone(backbone, artifacts.adapted)
+    else:
+        write_backbone(backbone, artifacts.backbone_onnx, config)
     engine = OnnxRuntimeEngine.open(artifacts.backbone_onnx, threads=config.compute.threads, head=False)
     features = {data.role: _features(context, data, engine) for data in (train, select)}
     features[train.role] = _weighed(features[train.role], train, settings)
@@ -64,23 +66,6 @@ def _run(context: Context) -> None:
     save_head(fit.head, artifacts.train, name="probe")
     track_heads(context, fit)
     write_json(artifacts.train_metrics, {"adaptation": curve, "probe": fit.metrics(), "licence": backbone.licence})
-
-
-def _write_onnx(context: Context, backbone: Backbone) -> None:
-    """Write the backbone as ONNX; one that was not trained here comes from the cache where it was made before."""
-    from workzone.export.onnx import VERSION, export_backbone
-
-    config, folder = context.config, context.artifacts.backbone_onnx
-    if stores_backbone(config):
-        export_backbone(backbone, folder)
-        return
-    tools = {k: v for k, v in environment().items() if k in ("torch", "onnx", "onnxscript")}
-    key = {"onnx": VERSION, "backbone": backbone.fingerprint(), "versions": tools}
-    cache = BackboneCache(config.cache.folder or default_cache_folder(), sha256_json(key))
-    folder.mkdir(parents=True, exist_ok=True)
-    if not cache.copy_to(folder):
-        export_backbone(backbone, folder)
-        cache.store(folder)
 
 
 def _weighed(features: Features, data: TrainData, settings: TrainConfig) -> Features:
