@@ -9,6 +9,9 @@ const STATES = {
 /** What a measure of uncertainty is measured in; one without an entry is a bare number. */
 const UNITS = { entropy: "(0 certain, 0.693 open)", view_spread: "log-odds" };
 let served = null;
+let told;
+/** Fulfilled once the server has said what it serves; pictures wait for it, as they wait for a key. */
+const ready = new Promise((resolve) => { told = resolve; });
 
 function showPromise(certificate) {
   const state = byId("promise-state");
@@ -31,6 +34,7 @@ function begin(model) {
     columns.append(make("label", { for: id }, `${name} (empty: unknown) `), make("input", { id, "data-column": name }));
   }
   columns.classList.toggle("hidden", model.columns.length === 0);
+  told();
 }
 
 function sameBundle(answer) {
@@ -148,13 +152,14 @@ function showAnswer(element, file, answer, seconds) {
 
 async function predict(file) {
   const element = card(file);
+  await ready;
   const query = new URLSearchParams({ views: "1" });
   for (const input of document.querySelectorAll("[data-column]")) {
     query.append("slice", `${input.dataset.column}=${input.value.trim()}`);
   }
   const began = performance.now();
   try {
-    if (served && file.size > served.limits.bytes) throw new Error("The picture is larger than the server accepts. Make it smaller.");
+    if (file.size > served.limits.bytes) throw new Error("The picture is larger than the server accepts. Make it smaller.");
     const headers = { "Content-Type": "application/octet-stream" };
     const answer = await (await ask(`v1/predict?${query}`, { method: "POST", body: file, headers })).json();
     showAnswer(element, file, answer, (performance.now() - began) / 1000);

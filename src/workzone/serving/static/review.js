@@ -34,58 +34,69 @@ function showProgress(state) {
   byId("disputes").classList.toggle("hidden", list.length === 0);
 }
 
-async function showNext() {
-  byId("u").disabled = answered.length === 0;
-  byId("task").classList.toggle("hidden", queue.length === 0);
-  if (!queue.length) return;
-  const item = queue[0];
-  const when = new Date(item.time * 1000).toLocaleString();
-  byId("about").textContent = `${when}.${item.disputed ? " Others disagree about this one." : ""}`;
-  byId("shown").src = await picture(item.sha256);
-  if (queue[1]) picture(queue[1].sha256).catch(() => {}); // fetched ahead; an error is shown when its turn comes
-}
-
-async function load() {
-  const state = await (await ask(`v1/review?${new URLSearchParams({ reviewer })}`)).json();
-  for (const id of ["back", "download"]) byId(id).classList.remove("hidden");
+/** Show the picture whose turn it is; what the page says changes once it can be seen, and keys count from then on. */
+async function showNext(state) {
+  const [item, after] = state.queue;
+  if (item) {
+    byId("shown").src = await picture(item.sha256);
+    await byId("shown").decode().catch(() => {}); // has no width then, which is said below
+    const when = new Date(item.time * 1000).toLocaleString();
+    const broken = byId("shown").naturalWidth ? "" : " This browser cannot show this kind of picture: skip it.";
+    byId("about").textContent = `${when}.${item.disputed ? " Others disagree about this one." : ""}${broken}`;
+  }
   queue = state.queue;
+  byId("u").disabled = answered.length === 0;
+  byId("task").classList.toggle("hidden", !item);
   showProgress(state);
-  await showNext();
+  if (after) picture(after.sha256).catch(() => {}); // fetched ahead; an error is shown when its turn comes
 }
 
-async function say(label) {
-  if (busy || !reviewer || (label === "undo" ? !answered.length : !queue.length)) return;
+async function progress() {
+  return (await ask(`v1/review?${new URLSearchParams({ reviewer })}`)).json();
+}
+
+/** Do one thing after the other: a key pressed before the next picture is seen would answer for one nobody looked at. */
+async function alone(work) {
+  if (busy) return;
   busy = true;
+  byId("task").setAttribute("aria-busy", "true");
   try {
-    const sha256 = label === "undo" ? answered.at(-1) : queue[0].sha256;
-    const body = JSON.stringify({ sha256, reviewer, label });
-    await ask("v1/review", { method: "POST", headers: { "Content-Type": "application/json" }, body });
-    if (label === "undo") answered.pop();
-    else answered.push(sha256);
-    const state = await (await ask(`v1/review?${new URLSearchParams({ reviewer })}`)).json();
-    queue = state.queue;
-    if (label === "undo") {
-      // What was taken back is what the reviewer wants to see now.
-      queue.sort((a, b) => (b.sha256 === sha256) - (a.sha256 === sha256));
-    }
-    showProgress(state);
-    await showNext();
+    await work();
   } catch (error) {
     byId("status").textContent = error.message;
   } finally {
     busy = false;
+    byId("task").removeAttribute("aria-busy");
   }
+}
+
+async function load() {
+  const state = await progress();
+  for (const id of ["back", "download"]) byId(id).classList.remove("hidden");
+  byId("who").classList.add("hidden");
+  await showNext(state);
+  byId("r").focus();
+}
+
+async function say(label) {
+  if (!reviewer || (label === "undo" ? !answered.length : !queue.length)) return;
+  const sha256 = label === "undo" ? answered.at(-1) : queue[0].sha256;
+  const body = JSON.stringify({ sha256, reviewer, label });
+  await ask("v1/review", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+  if (label === "undo") answered.pop();
+  else if (answered.at(-1) !== sha256) answered.push(sha256); // sent twice where what comes next could not be fetched
+  const state = await progress();
+  // What was taken back is what the reviewer wants to see now.
+  if (label === "undo") state.queue.sort((a, b) => (b.sha256 === sha256) - (a.sha256 === sha256));
+  await showNext(state);
 }
 
 document.addEventListener("keydown", (event) => {
   if (event.target.tagName === "INPUT" || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   const label = KEYS[event.key.toLowerCase()];
-  if (label) say(label);
+  if (label) alone(() => say(label));
 });
-for (const [key, label] of Object.entries(KEYS)) byId(key).addEventListener("click", () => say(label));
-byId("shown").addEventListener("error", () => {
-  byId("about").textContent += " This browser cannot show this kind of picture: skip it.";
-});
+for (const [key, label] of Object.entries(KEYS)) byId(key).addEventListener("click", () => alone(() => say(label)));
 byId("download").addEventListener("click", async (event) => {
   event.preventDefault();
   try {
@@ -95,17 +106,11 @@ byId("download").addEventListener("click", async (event) => {
     byId("status").textContent = error.message;
   }
 });
-byId("who").addEventListener("submit", async (event) => {
+byId("who").addEventListener("submit", (event) => {
   event.preventDefault();
   reviewer = byId("reviewer").value.trim();
   sessionStorage.setItem("workzone-reviewer", reviewer);
-  try {
-    await load();
-    byId("who").classList.add("hidden");
-    byId("r").focus();
-  } catch (error) {
-    byId("status").textContent = error.message;
-  }
+  alone(load);
 });
 withKey(
   async () => (await ask("v1/model")).json(),
@@ -113,7 +118,7 @@ withKey(
     if (!model.review) {
       byId("status").textContent = "This server keeps no pictures for review. Start it with --keep-abstained FOLDER.";
     } else if (reviewer) {
-      await load();
+      await alone(load);
     } else {
       byId("who").classList.remove("hidden");
       byId("reviewer").focus();
