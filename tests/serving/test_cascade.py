@@ -17,8 +17,6 @@ from typer.testing import CliRunner
 from workzone.bundle import CascadeDetector, open_bundle
 from workzone.cli.main import app
 from workzone.errors import ConfigError
-from workzone.pipeline.commands.chain import ChainOptions, build_chain
-from workzone.pipeline.phase import Progress
 from workzone.registry.store import Registry
 from workzone.serving.log import read_log
 from workzone.serving.model import Model
@@ -28,12 +26,8 @@ RAW = {"Content-Type": "application/octet-stream"}
 
 
 @pytest.fixture(scope="module")
-def chain(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cascade whose cheap and dear model are two uses of the tiny run."""
-    out = tmp_path_factory.mktemp("chain") / "both"
-    decide = {"target_fnr": 0.7, "budget": 0.5}
-    build_chain([tiny_run, tiny_run], out, ChainOptions(((1, 2), (2, 5)), (1.0, 4.0), True, decide), Progress())
-    return out / "bundle"
+def chain(tiny_chain: Path) -> Path:
+    return tiny_chain / "bundle"
 
 
 @pytest.fixture(scope="module")

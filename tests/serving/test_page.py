@@ -144,22 +144,22 @@ def _the_answer_is_told(page: Page, server: Running, picture: bytes) -> None:
 def test_a_narrow_window(browser: Browser, server: Running, undecided: Path) -> None:
     for dark in (False, True):
         with window(browser, narrow=True, dark=dark) as (page, problems):
+            slow(page, "v1/model")
             page.goto(f"{server.url}/")
-            page.locator("#served", has_text="starter").wait_for()
-            page.locator("#files").set_input_files(undecided)
+            page.locator("#files").set_input_files(undecided)  # before the page knows what is served: it waits
             assert verdicts(page, 1) == ["abstain"]
             page.locator("#results details summary").click()
             shot(page, "narrow-dark" if dark else "narrow")
             assert not problems
 
 
-SLOW_PICTURES = """
-const atOnce = window.fetch;
-window.fetch = async (address, options) => {
-  if (String(address).includes("review/picture")) await new Promise((resolve) => setTimeout(resolve, 700));
-  return atOnce(address, options);
-};
-"""
+def slow(page: Page, address: str) -> None:
+    """From the next load on, answers from addresses that hold ``address`` take 700 ms longer."""
+    page.add_init_script(
+        "const atOnce = window.fetch; window.fetch = async (address, options) => {"
+        f"  if (String(address).includes({json.dumps(address)})) await new Promise((done) => setTimeout(done, 700));"
+        "  return atOnce(address, options); };"
+    )
 
 
 def begin(page: Page, server: Running, name: str) -> None:
@@ -214,7 +214,7 @@ def test_the_review_queue_by_keyboard_and_two_who_disagree(
             assert not faults
 
         with window(browser) as (third, faults):
-            third.add_init_script(SLOW_PICTURES)  # a key counts once the page says what is left, however slow it is
+            slow(third, "review/picture")  # a key counts once the page says what is left
             begin(third, server, "cid")
             said(third, "cid: 3 to look at")
             assert "Others disagree" in text(third, "#about")
