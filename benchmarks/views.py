@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=2000)
     parser.add_argument("--rows", nargs="*", help="names of rows; default all")
     parser.add_argument("--work", type=Path, help="folder for the scores of finished rows")
+    parser.add_argument("--table", type=Path, help="write the first dealing of the default as a table of predictions")
     parser.add_argument("--out", type=Path, help="write the table as JSON")
     args = parser.parse_args()
     manifest = build_manifest(args.images)
@@ -206,6 +207,8 @@ def main() -> None:
     unknown = set(args.rows or ()) - set(rows)
     if unknown:
         parser.error(f"no such rows: {', '.join(sorted(unknown))}")
+    if args.table and args.rows is not None and PYRAMID not in args.rows:
+        parser.error(f"--table needs the row {PYRAMID!r}")
     scores = {}
     for name, (kind, options, seen, _) in rows.items():
         if args.rows is not None and name not in {WHOLE, MIL, *args.rows}:
@@ -220,6 +223,9 @@ def main() -> None:
                         np.save(stream, found)
             scores[name].append(found if kept is None else np.load(kept, allow_pickle=False))
         print(f"{name}: trained", flush=True)
+    if args.table:
+        first = frame.select("id", "label", "group", "source").with_columns(log_odds=pl.Series(scores[PYRAMID][0]))
+        first.write_csv(args.table)
     passes = {name: row[3] for name, row in rows.items()}
     for name, parts in means.items():
         if all(part in scores for part in parts):

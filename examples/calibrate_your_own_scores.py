@@ -3,7 +3,8 @@
     python examples/calibrate_your_own_scores.py [predictions.csv]
 
 The table has the columns id, label (1 roadwork, 0 none), log_odds or probability, and, where images are not
-independent, group. Without a table, scores of a made-up, overconfident detector are used.
+independent, group. Without a table, scores of a made-up, overconfident detector are used. On the command line,
+`workzone certify predictions.csv --out certified` does the same and writes it down.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from workzone import Predictions, decisions
-from workzone.calibration.select import select
+from workzone.calibration.select import Selection, select
 from workzone.data.roles import CalibData
 from workzone.metrics.calibration import ece
 from workzone.predictions import sigmoid
@@ -37,12 +38,20 @@ def read_scores(path: Path) -> CalibData:
     return CalibData.from_arrays(table.labels, table.log_odds, groups=groups, ids=table.ids)
 
 
+def fit(data: CalibData) -> tuple[Selection, decisions.Policy, CalibData]:
+    """The choice of a calibrator, the certified policy, and the images the promise rests on."""
+    # One part fits the calibrator, the other proves the promise: tested on images it was fitted to, a promise is void.
+    first, second = data.disjoint_parts(0.4, seed=0)
+    selection = select(first, ["temperature", "platt", "beta"], seed=0)
+    policy = decisions.create("threshold", target_fnr=0.05, delta=0.05, if_not_certifiable="abstain")
+    decisions.fit_policy(policy, selection.best, second, calibration=first)
+    return selection, policy, second
+
+
 def main() -> None:
     """Print the chosen calibrator, what it did, and the promise."""
     data = read_scores(Path(sys.argv[1])) if len(sys.argv) > 1 else made_up_scores()
-    # One part fits the calibrator, the other proves the promise: tested on images it was fitted to, a promise is void.
-    first, second = data.disjoint_parts(0.5, seed=0)
-    selection = select(first, ["temperature", "platt", "beta"], seed=0)
+    selection, policy, second = fit(data)
     calibrator = selection.best
     for row in selection.table:
         print(f"{row.name:12} cross-validated NLL {row.cv_nll:.4f}  {row.reason}")
@@ -50,8 +59,6 @@ def main() -> None:
     after = ece(second.labels, calibrator(second.scores))
     print(f"ECE on the other part: {before:.3f} before, {after:.3f} after {calibrator.name}")
 
-    policy = decisions.create("threshold", target_fnr=0.05, delta=0.05, if_not_certifiable="abstain")
-    decisions.fit_policy(policy, calibrator, second, calibration=first)
     for guarantee in policy.guarantees:
         print(guarantee.sentence())
     decided = policy.decide(calibrator(np.array([-8.0, 0.0, 8.0])))

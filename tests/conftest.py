@@ -71,6 +71,24 @@ def tiny_bundle(tiny_run: Path) -> Path:
     return tiny_run / "bundle"
 
 
+@pytest.fixture(scope="session")
+def tiny_chain(tiny_run: Path, shared_folder: Path) -> Path:
+    """Folder of a cascade whose cheap and dear model are two uses of the tiny run: ``bundle`` and ``evaluate``."""
+    import fcntl
+
+    from workzone.pipeline.commands.chain import ChainOptions, build_chain
+    from workzone.pipeline.phase import Progress
+
+    out = shared_folder / "chain"
+    decide = {"target_fnr": 0.7, "budget": 0.5}
+    with (shared_folder / "chain.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (out / "bundle" / "bundle.json").exists():
+            options = ChainOptions(looks=((1, 2), (2, 5)), costs=(1.0, 4.0), mean=True, decide=decide)
+            build_chain([tiny_run, tiny_run], out, options, Progress())
+    return out
+
+
 @dataclass(frozen=True)
 class Answer:
     """How a command ended."""

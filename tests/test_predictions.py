@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from workzone.errors import DataError
-from workzone.predictions import Predictions, logit, sigmoid
+from workzone.predictions import Predictions, logit, sigmoid, value_name
 
 
 def predictions() -> Predictions:
@@ -32,7 +32,7 @@ def test_round_trip_is_exact(tmp_path: Path, name: str) -> None:
     assert np.array_equal(after.view_log_odds, before.view_log_odds, equal_nan=True)
     assert np.array_equal(after.embeddings, before.embeddings)
     assert after.column("source").tolist() == ["x", "y", "unknown"]
-    assert after.column("hour").tolist() == ["1.0", "unknown", "3.0"]
+    assert after.column("hour").tolist() == ["1", "unknown", "3"]
     assert after.column("weather").tolist() == ["unknown"] * 3
 
 
@@ -75,3 +75,22 @@ def test_sigmoid_and_logit_are_inverse_and_stable() -> None:
     assert ((p >= 0) & (p <= 1)).all()
     assert logit(p[2:5]) == pytest.approx(u[2:5], abs=1e-12)
     assert p + sigmoid(-u) == pytest.approx(np.ones(7), abs=1e-15)
+
+
+@pytest.mark.parametrize("name", ["old.csv", "old.parquet"])
+def test_whole_numbers_that_were_stored_as_decimals_read_as_whole(tmp_path: Path, name: str) -> None:
+    held = {
+        "hour": np.array([7.0, np.nan, -1.0]),
+        "speed": np.array([7.5, 2.0, np.nan]),
+        "version": np.array(["v7.0", "7.0", ""], dtype=object),
+    }
+    Predictions(np.array(["a", "b", "c"]), np.zeros(3), columns=held).save(tmp_path / name)
+    old = Predictions.load(tmp_path / name)
+    assert old.column("hour").tolist() == ["7", "unknown", "-1"]
+    assert old.column("speed").tolist() == ["7.5", "2", "unknown"]
+    assert old.column("version").tolist() == ["v7.0", "7.0", "unknown"]
+
+
+def test_names_of_values() -> None:
+    values = (7, 7.0, -0.0, 7.5, 1e300, float("inf"), "7.0", True, np.float64(3.0))
+    assert [value_name(v) for v in values] == ["7", "7", "0", "7.5", "1e+300", "inf", "7.0", "True", "3"]

@@ -43,6 +43,7 @@ RECIPE = (
     "split.train=0.6",
     "split.val_select=0.1",
     "split.val_calib=0.25",
+    "calibrate.fraction=0.5",
     "split.val_test=0.05",
     "export.precision=int8",
     "export.also=[]",

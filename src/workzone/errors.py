@@ -6,8 +6,11 @@ Each carries what happened, where, and what to do; the command line prints them 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
 
 
 class WorkzoneError(Exception):
@@ -94,6 +97,42 @@ class MissingExtraError(WorkzoneError):
             f"{feature} needs the package '{package}', which is not installed",
             fix=f"install it with: pip install 'workzone[{extra}]'",
         )
+
+
+Kind = TypeVar("Kind", bound=WorkzoneError)
+
+
+def unreadable(kind: type[Kind], name: str, path: Path | str, error: Exception, *, fix: str | None = None) -> Kind:
+    """The error of a file of the user that cannot be read, in place of the words of the library that met it.
+
+    Args:
+        kind: class of the error.
+        name: what the file is, such as ``the table``.
+        path: the file.
+        error: what was met.
+        fix: what to do where the content is at fault.
+    """
+    file = Path(path)
+    if isinstance(error, PermissionError):
+        why, todo = "permission was denied", "check its permissions"
+    elif isinstance(error, FileNotFoundError) or not file.exists():
+        why, todo = "there is no such file", "check the path"
+    elif file.is_dir():
+        why, todo = "it is a folder", "give a file"
+    else:
+        why, todo = _fault(file, error), fix or "give a whole file of its kind; this one is damaged or of another kind"
+    return kind(f"{name} cannot be read: {why}", where=str(path), fix=todo)
+
+
+def _fault(file: Path, error: Exception) -> str:
+    if file.stat().st_size == 0:
+        return "it is empty"
+    if isinstance(error, UnicodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is no JSON from line {error.lineno}, column {error.colno} on"
+    lines = (error.strerror or str(error) if isinstance(error, OSError) else str(error)).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 @contextmanager

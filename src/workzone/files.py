@@ -66,7 +66,11 @@ def write_json(target: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises ``json.JSONDecodeError`` or ``OSError`` unchanged for the caller to explain."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise json.JSONDecodeError("it is nested too deeply", text, 0) from error
 
 
 def sha256_file(path: Path) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.errors import DataError, needs_extra
+from workzone.errors import DataError, needs_extra, unreadable
 from workzone.files import atomic_path
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ LABELS = ("no_roadwork", "roadwork")
 _VIEW_PREFIX = "view_log_odds_"
 _EMBEDDING_PREFIX = "embedding_"
 _RESERVED = ("id", "label", "log_odds")
+_EXACT = 2.0**53
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _FLOAT = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
@@ -51,6 +52,13 @@ def logit(probability: FloatArray, *, eps: float = 1e-12) -> FloatArray:
     """Log-odds of ``probability``, clipped to ``[eps, 1 - eps]``."""
     p = np.clip(np.asarray(probability, dtype=np.float64), eps, 1.0 - eps)
     return np.asarray(np.log(p) - np.log1p(-p), dtype=np.float64)
+
+
+def value_name(value: object) -> str:
+    """``value`` as text; a whole number reads as whole, also from a table that stored it as 7.0."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        return str(int(value))
+    return str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +120,10 @@ class Predictions:
         )
 
     def column(self, name: str, default: str = "unknown") -> StrArray:
-        """Metadata column as strings, ``default`` where the column or a value is missing."""
+        """Metadata column as strings, see ``value_name``; ``default`` where the column or a value is missing."""
         if name not in self.columns:
             return np.full(len(self), default)
-        values = [default if v is None or v == "" or v != v else str(v) for v in self.columns[name].tolist()]
+        values = [default if v is None or v == "" or v != v else value_name(v) for v in self.columns[name].tolist()]
         return np.array(values, dtype=np.str_)
 
     def to_frame(self) -> pl.DataFrame:
@@ -153,7 +161,7 @@ class Predictions:
         try:
             frame = _read_csv(path) if path.suffix == ".csv" else pl.read_parquet(path)
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise DataError(f"predictions cannot be read: {error}", where=str(path)) from error
+            raise unreadable(DataError, "predictions", path, error) from error
         if "log_odds" not in frame.columns and "probability" in frame.columns:
             p = _numbers(frame, ["probability"], path).to_series().to_numpy()
             if not ((p >= 0) & (p <= 1)).all():

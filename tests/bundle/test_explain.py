@@ -24,7 +24,7 @@ from workzone.bundle.explain import (
     weights_sentence,
 )
 from workzone.bundle.illustrate import caption, explain_image, illustrate, shown_views
-from workzone.bundle.occlusion import FILLS, Occluder, enlarge, grid_of
+from workzone.bundle.occlusion import FILLS, Occluder, Part, enlarge, grid_of
 from workzone.config.views import ViewSpec
 from workzone.errors import ImageError
 from workzone.vision import make_views
@@ -50,6 +50,11 @@ def orange(make: Make) -> Detector:
 @pytest.fixture(scope="module")
 def found(orange: Detector) -> Explanation:
     return explain(orange, orange_scene())
+
+
+def occluder_of(detector: Detector, picture: Image.Image, fill: Any) -> Occluder:
+    views = range(len(make_views(picture, detector.preprocessing)[1]))
+    return Occluder([Part(detector, picture, views)], (6, 10), fill)
 
 
 def overlaps(row: int, col: int, grid: tuple[int, int], size: tuple[int, int], square: tuple[int, ...]) -> bool:
@@ -91,7 +96,7 @@ def test_a_wrong_map_is_not_faithful(orange: Detector, found: Explanation, wrong
     heat = (
         -found.heat if wrong == "reversed" else np.random.default_rng(3).permutation(found.heat.ravel()).reshape(6, 10)
     )
-    occluder = Occluder(orange, orange_scene(), (6, 10), "mean")
+    occluder = occluder_of(orange, orange_scene(), "mean")
     steps = np.round(found.test.covered * 60).astype(np.int64)
     ends = found.test.deletion[[0, -1]]
     t = _order_test(occluder, heat, steps, ends, 1.0, 10, np.random.default_rng(0), lambda more: None)
@@ -118,9 +123,9 @@ def test_a_constant_network_has_nothing_to_explain(make: Make) -> None:
 
 
 def test_views_count_by_what_is_lost_without_them(orange: Detector, found: Explanation) -> None:
-    occluder = Occluder(orange, orange_scene(), (6, 10), "mean")
-    kept = [0, 1, 2, 3]
-    without = occluder._score(occluder.embeddings[None][:, kept], occluder.boxes[None][:, kept])[0]
+    occluder = occluder_of(orange, orange_scene(), "mean")
+    (part,), kept = occluder.parts, [0, 1, 2, 3]
+    without = part._score(part.embeddings[None][:, kept], part.boxes[None][:, kept])[0]
     assert found.views[4].contribution == pytest.approx(found.decision.log_odds - without, abs=1e-5)
     assert max(found.views, key=lambda v: v.contribution or 0) is found.views[4], "the tile with the square"
     assert [v.log_odds for v in found.views] == [v.log_odds for v in found.decision.views]
@@ -142,7 +147,7 @@ def test_a_single_view_has_no_contribution(make: Make) -> None:
 
 def test_cached_views_give_the_score_of_the_covered_picture(orange: Detector) -> None:
     image = orange_scene()
-    occluder = Occluder(orange, image, (6, 10), "grey")
+    occluder = occluder_of(orange, image, "grey")
     rng = np.random.default_rng(1)
     masks = [rng.random((6, 10)) < share for share in (0.02, 0.2, 0.5, 0.9)]
     ticks: list[int] = []
@@ -155,7 +160,7 @@ def test_cached_views_give_the_score_of_the_covered_picture(orange: Detector) ->
 
 
 def test_views_that_a_cell_does_not_touch_are_not_embedded_again(orange: Detector) -> None:
-    occluder = Occluder(orange, orange_scene(), (6, 10), "mean")
+    occluder = occluder_of(orange, orange_scene(), "mean")
     assert occluder.embedded == 5
     corner = np.zeros((6, 10), dtype=np.bool_)
     corner[0, 0] = True
@@ -279,6 +284,6 @@ def test_an_unusable_image(orange: Detector) -> None:
 
 
 def test_scores_of_the_start_are_those_of_the_detector(orange: Detector) -> None:
-    occluder = Occluder(orange, orange_scene(), (6, 10), "blur")
+    occluder = occluder_of(orange, orange_scene(), "blur")
     assert occluder.log_odds == pytest.approx(orange(orange_scene()).log_odds, abs=1e-5)
-    assert (occluder.pixels == make_views(orange_scene(), orange.preprocessing)[0]).all()
+    assert (occluder.parts[0].pixels == make_views(orange_scene(), orange.preprocessing)[0]).all()

@@ -90,6 +90,28 @@ def test_isotonic_needs_a_thousand_images_unless_it_is_alone() -> None:
     assert select(sample(1000, slope=1.0, shift=0.0, seed=3), ["isotonic", "none"], seed=0).table[0].eligible
 
 
+def separated(n_positive: int, *, groups: int) -> CalibData:
+    """Scores that happen to be separated, as few scores of a good detector often are."""
+    y = np.repeat([1, 0], [n_positive, 4 * n_positive])
+    u = np.where(y == 1, 1.0, -1.0) + np.random.default_rng(0).uniform(-0.9, 0.9, len(y))
+    return CalibData.from_arrays(y, u, groups=[f"g{label}{i % groups}" for i, label in enumerate(y)])
+
+
+def test_a_chance_separation_of_few_scores_is_not_taken_for_certainty() -> None:
+    few = select(separated(15, groups=15), ["temperature", "platt", "beta"], seed=0)
+    assert few.best.name == "platt"
+    assert 0.5 < float(few.best(np.array([1.0]))[0]) < 0.99
+    assert [row.eligible for row in few.table] == [False, True, False]
+    assert "30 groups" in few.table[0].reason
+    assert few.table[0].cv_nll is not None
+    # As many images in few groups are no more evidence; in many groups they are.
+    assert select(separated(60, groups=15), ["temperature", "platt"], seed=0).best.name == "platt"
+    assert select(separated(60, groups=60), ["temperature", "platt"], seed=0).table[0].eligible
+    alone = select(separated(15, groups=15), ["temperature"], seed=0)
+    assert alone.best.name == "temperature"
+    assert alone.table[0].cv_nll is not None
+
+
 def test_standard_error_counts_groups_not_images() -> None:
     data = sample(200, slope=1.0, shift=0.0, seed=4)
     four = np.repeat(np.arange(200), 4)
@@ -101,11 +123,13 @@ def test_standard_error_counts_groups_not_images() -> None:
 
 def test_without_comparison_the_simplest_is_taken_and_says_why() -> None:
     data = CalibData.from_arrays([1, 0, 0, 0, 0, 0], np.arange(6.0))
-    chosen = select(data, ["platt", "temperature"], folds=3, seed=0)
+    chosen = select(data, ["beta", "temperature"], folds=3, seed=0)
     assert (chosen.best.name, chosen.folds) == ("temperature", 0)
     reasons = {row.name: row.reason for row in chosen.table}
     assert "chosen without comparison" in reasons["temperature"]
-    assert "needs both classes" in reasons["platt"]
+    assert "needs both classes" in reasons["beta"]
+    # Platt's targets hold the fit back, so it is the one to take with so few images.
+    assert select(data, ["platt", "temperature"], folds=3, seed=0).best.name == "platt"
     one_group = CalibData.from_arrays([0, 1], [0.0, 1.0], groups=["a", "a"])
     assert "two groups" in select(one_group, ["none"], seed=0).table[0].reason
 

@@ -111,6 +111,22 @@ def test_stored_slices_survive_bit_for_bit() -> None:
     assert np.array_equal(again.apply(data), fitted.apply(data))
 
 
+def test_a_slice_of_a_number_is_one_however_it_is_written() -> None:
+    data = sample(900, {"2": 0.6, "3": -0.6}, [0.5, 0.5])
+    data = replace(data, columns={"lanes": data.columns["hour_band"].astype(float)})
+    fitted = PerSliceCalibrator("lanes").fit(data)
+    assert set(fitted.offsets) == {"2", "3"}
+    stored = fitted.to_dict()
+    old = json.loads(canonical_json(stored))
+    old["parameters"]["offsets"] = {f"{name}.0": value for name, value in fitted.offsets.items()}
+    everywhere = fitted(np.zeros(1))
+    for calibrator in (fitted, from_dict(old)):
+        assert isinstance(calibrator, PerSliceCalibrator)
+        answers = [calibrator(np.zeros(1), np.array([v], dtype=object))[0] for v in (2, 2.0, "2", "2.0")]
+        assert answers == [answers[0]] * 4
+        assert answers[0] != everywhere[0]
+
+
 def test_any_column_and_any_role_of_data_at_call_time() -> None:
     data = sample(900, {"a": 0.6, "b": -0.6}, [0.5, 0.5])
     data = replace(data, columns={"camera": data.columns["hour_band"], "source": data.columns["hour_band"]})

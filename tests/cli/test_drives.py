@@ -110,3 +110,21 @@ def test_a_file_that_is_no_pool_is_refused(call: Call, tiny_bundle: Path, drives
         answer = call("predict", drives / "d0.mp4", "-b", tiny_bundle, "--pool", tmp_path / name)
         assert answer.code != 0
         assert name in answer.err
+
+
+def test_a_cascade_is_pooled_where_every_frame_passes_through_all_stages(
+    call: Call, tiny_chain: Path, drives: Path, tmp_path: Path
+) -> None:
+    file, bundle = tmp_path / "drive.json", tiny_chain / "bundle"
+    answer = call("drives", drives, "-b", bundle, "-o", file, "--steps", 5, "--resamples", 100, "--folds", 2)
+    assert answer.code == 0, answer.err
+    assert "--budget 1 --pool" in answer.out
+    frames = pooled(call, bundle, drives / "d0.mp4", "--pool", file, "--budget", 1)
+    assert {f["stage"] for f in frames} == {4}
+    assert all(f["pooled_probability"] is not None for f in frames)
+    alone = pooled(call, bundle, drives / "d0.mp4")
+    assert {f["stage"] for f in alone} != {4}
+    for pool in (file, "mean"):
+        refused = call("predict", drives / "d0.mp4", "-b", bundle, "--pool", pool)
+        assert refused.code == 2
+        assert "add --budget 1" in refused.err

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from helpers.orange import orange_bundle, orange_scene
+from helpers.orange import orange_bundle, orange_chain, orange_scene
 
 pytest.importorskip("onnx")
 Call = Callable[..., "object"]
@@ -30,7 +30,7 @@ def test_table_picture_and_file(call: Call, bundle: Path, scene: Path, tmp_path:
     answer = call("explain", bundle, scene, "--out", out)
     assert answer.code == 0, answer.err
     assert "scene [1].png: roadwork, P(roadwork) 1.000, log-odds +10.07" in answer.out
-    assert "Certificate: This bundle makes no promise" in answer.out
+    assert "Certificate: No promise is made" in answer.out
     first = next(line for line in answer.out.splitlines() if line.strip().startswith("4 "))
     assert "47% to 100% across, 47% to 100% down" in first
     assert first.rstrip().endswith("+9.312")
@@ -126,3 +126,23 @@ def test_the_core_alone_is_needed(bundle: Path, scene: Path, tmp_path: Path) -> 
     )
     assert done.stdout.splitlines()[-1] == "heavy []", done.stderr
     assert (tmp_path / "out" / "scene [1].jpg").exists()
+
+
+def test_a_cascade_of_models_says_who_answered(call: Call, scene: Path, tmp_path: Path) -> None:
+    chain = orange_chain(tmp_path / "both", mean=True)
+    out = tmp_path / "out"
+    answer = call("explain", chain, scene, "--out", out, "--orders", 0)
+    assert answer.code == 0, answer.err
+    assert "Answered by model 2 of 2, orange (orange, onnxruntime-fp32), at stage 3 of 3" in answer.out
+    assert "Model 1 looked before and passed it on." in answer.out
+    predicted = json.loads(call("predict", scene, "--bundle", chain, "--format", "jsonl", "--views").out)
+    stored = json.loads((out / "scene [1].json").read_text())
+    assert {k: stored[k] for k in ("decision", "probability", "stage", "cost")} == {
+        k: predicted[k] for k in ("decision", "probability", "stage", "cost")
+    }
+    assert [v["weight"] for v in stored["views"]] == [v["weight"] for v in predicted["views"]]
+    assert stored["answered"]["passed_on"] == [1]
+    assert call("explain", chain, scene, "-o", out, "--budget", "1.0", "--orders", 0).code == 0
+    refused = call("explain", chain, scene, "-o", out, "--budget", "3", "--orders", 0)
+    assert refused.code == 2
+    assert "cannot be counted together" in refused.err

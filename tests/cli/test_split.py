@@ -128,3 +128,11 @@ def test_a_run_keeps_what_looks_alike_together(pictures: Path, monkeypatch: pyte
     assert asked == ["efficientnet_lite0"], "the second time there was nothing to do"
     prepared(pictures, [*words, "split.similarity=0.9", "model.backbone=dinov2_vits14"])
     assert asked[1:] == ["dinov2_vits14"]
+
+
+def test_embeddings_without_a_similarity_are_refused(call: Call, table: Path, tmp_path: Path) -> None:
+    given = tmp_path / "embeddings.npz"
+    done = call("data", "split", table, "--out", tmp_path / "s.json", "--embeddings", given)
+    assert done.code == 2
+    assert f"Where: {given}." in done.err
+    assert not (tmp_path / "s.json").exists()

@@ -13,6 +13,7 @@ from workzone.data.roles import ROLE_TYPES, CalibData, Role
 from workzone.data.splits import DEFAULT_FRACTIONS, Splits, make_splits, open_role, role_frame
 from workzone.data.units import find_units, geographic_cell
 from workzone.errors import DataError
+from workzone.predictions import Predictions
 
 
 def table(n_groups: int = 700, seed: int = 0, **columns: object) -> Manifest:
@@ -181,6 +182,10 @@ def test_an_edited_split_file_is_refused_until_its_hash_is_removed(tmp_path: Pat
         ('{"version": 9, "assignment": {}}', "version 9"),
         ('{"version": 1, "assignment": {"a": "dev"}}', "'dev' is no split role"),
         ('{"version": 1, "assignment": {"a": "train"}, "units": [1]}', "'units'"),
+        ('{"version": 1, "assignment": {"a": "train"}, "fractions": [1]}', "malformed"),
+        ('{"version": 1, "assignment": {"a": "train"}, "fractions": {"train": "x"}}', "malformed"),
+        ('{"version": 1, "assignment": {"a": "train"}, "seed": "x"}', "malformed"),
+        ("[" * 100_000, "it is no JSON"),
     ],
 )
 def test_broken_split_files(tmp_path: Path, content: str, message: str) -> None:
@@ -238,6 +243,25 @@ def test_unlabelled_images_are_train_or_nothing() -> None:
     unlabelled = role_frame(manifest, splits, Role.TRAIN, labelled=False)
     assert 60 < unlabelled.height < 260
     assert role_frame(manifest, splits, Role.VAL_TEST, labelled=False).is_empty()
+
+
+def test_whole_numbers_with_gaps_stay_whole_until_they_are_stored(tmp_path: Path) -> None:
+    known = pl.col("label") == 1
+    columns = {"hour": pl.when(known).then(7), "lanes": pl.col("label") + 2, "speed": pl.when(known).then(2.0)}
+    manifest = table(100, **columns)
+    data = open_role(manifest, make_splits(manifest), Role.VAL_TEST)
+    assert set(data.columns["hour"].tolist()) == {7, None}
+    assert data.columns["lanes"].dtype.kind == "i"
+    assert data.columns["speed"].dtype == np.float64
+    predictions = Predictions(data.ids, np.zeros(len(data)), labels=data.labels, columns=data.columns)
+    for name in ("p.parquet", "p.csv"):
+        predictions.save(tmp_path / name)
+        again = Predictions.load(tmp_path / name)
+        assert again.columns["hour"].tolist() == data.columns["hour"].tolist()
+    stored = pl.read_parquet(tmp_path / "p.parquet")
+    assert stored.schema["hour"] == stored.schema["lanes"] == pl.Int64
+    assert "7.0" not in (tmp_path / "p.csv").read_text()
+    assert ",7," in (tmp_path / "p.csv").read_text()
 
 
 def test_open_role_gives_the_type_of_the_role_with_paths_and_metadata() -> None:

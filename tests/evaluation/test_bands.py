@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from workzone.evaluation.bands import confidence_bands, hour_band, hour_bands, whole_numbers
+from workzone.evaluation.bands import confidence_bands, hour_band, hour_bands
 from workzone.predictions import Predictions
 
 
@@ -33,9 +33,3 @@ def test_hour_goes_before_the_word_and_unknown_is_said() -> None:
 def test_confidence_bands_cover_both_answers() -> None:
     bands = confidence_bands(np.array([0.5, 0.05, 0.95, 0.0, 1.0, 0.45]))
     assert bands.tolist() == ["0.50-0.60", "0.95-0.99", "0.95-0.99", "0.99-1.00", "0.99-1.00", "0.50-0.60"]
-
-
-def test_whole_numbers_of_a_column_with_gaps_read_as_whole() -> None:
-    assert whole_numbers(np.array(["7.0", "unknown", "-1.0", "", "12.0"])).tolist() == ["7", "unknown", "-1", "", "12"]
-    for kept in (["7.0", "7.5"], ["7.0", "v1.0"], ["clear", "rain"], ["1", "0"]):
-        assert whole_numbers(np.array(kept)).tolist() == kept

@@ -181,7 +181,7 @@ def test_page_and_table(tmp_path: Path) -> None:
             "no label.*row 2",
         ),
         (lambda f: f.with_columns(decision=pl.lit("perhaps")), "no decision.*'perhaps'"),
-        (lambda f: f.with_columns(id=pl.lit("x")), "not unique"),
+        (lambda f: f.with_columns(id=pl.lit("x")), "not unique.*rows 1 and 2"),
         (lambda f: f.head(0), "no rows"),
     ],
 )

@@ -313,6 +313,8 @@ def test_a_report_lists_what_is_made_later(make: Make, quick: EvaluateConfig, tm
     after = (first / "report.html").read_text(encoding="utf-8")
     assert 'href="compare/second/comparison.html"' in after
     assert "A: first, B: second" in after
+    assert 'href="#more"' not in before
+    assert after.count('href="#more"') == after.count('id="more"') == 1
     (entry,) = related(first)
     assert entry.sentence == found.verdict
     evaluate(make(80, one_view=False), quick, first, seed=0)
@@ -324,7 +326,7 @@ def test_a_report_lists_what_is_made_later(make: Make, quick: EvaluateConfig, tm
 def test_the_files_of_a_run_are_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "evaluate"
     folder.mkdir(parents=True)
-    report = "<!-- pages -->\n<!-- /pages -->"
+    report = "<!-- more --><!-- /more --><!-- pages -->\n<!-- /pages -->"
     (folder / "report.html").write_text(report, encoding="utf-8")
     (folder / "robustness.json").write_text('{"sentence": "Breaks <first>."}', encoding="utf-8")
     other = tmp_path / "run" / "compare" / "b"
@@ -339,6 +341,15 @@ def test_the_files_of_a_run_are_left_alone(tmp_path: Path) -> None:
     assert refresh(folder)
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert "Breaks &lt;first&gt;." in html
-    assert html.startswith("<!-- pages -->")
+    assert html.startswith('<!-- more --><a href="#more">More about this detector</a><!-- /more --><!-- pages -->')
     assert html.endswith("<!-- /pages -->")
     assert not refresh(tmp_path)
+    # Reports of before the mark of the link are brought up to date without it; a link goes with its entries.
+    (folder / "report.html").write_text("<!-- pages -->\n<!-- /pages -->", encoding="utf-8")
+    assert refresh(folder)
+    assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!-- pages -->")
+    (folder / "report.html").write_text(html, encoding="utf-8")
+    (folder / "robustness.json").unlink()
+    (other / "comparison.html").unlink()
+    assert refresh(folder)
+    assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!-- more --><!-- /more -->")

@@ -105,6 +105,24 @@ def test_a_bundle_is_calibrated_anew_on_images_of_its_own(
     assert parity["max_difference"] < 1.0
 
 
+def test_recalibrating_a_run_keeps_features_in_its_cache(
+    tiny_run: Path, street: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workzone.config.load import dump_yaml, load_config
+
+    for name in ("bundle", "prepare"):
+        shutil.copytree(tiny_run / name, tmp_path / "run" / name)
+    shutil.copyfile(tiny_run / "run.json", tmp_path / "run" / "run.json")
+    words = [f"out={tmp_path / 'run'}", f"cache.folder={tmp_path / 'own'}"]
+    (tmp_path / "run" / "config.yaml").write_text(dump_yaml(load_config(words, file=tiny_run / "config.yaml")))
+    monkeypatch.setenv("WORKZONE_CACHE", str(tmp_path / "of the user"))
+    words = ["export", str(tmp_path / "run"), "--engine", "onnxruntime", "--precision", "fp32", "--calib", str(street)]
+    result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
+    assert result.exception is None, result.exception
+    assert any((tmp_path / "own").rglob("*.*"))
+    assert not (tmp_path / "of the user").exists()
+
+
 def test_images_that_the_run_was_trained_on_are_refused(tiny_run: Path, tmp_path: Path) -> None:
     error = refused(
         tiny_run, "--engine", "onnxruntime", "--out", tmp_path / "out", "--calib", tiny_run / "prepare/manifest.parquet"

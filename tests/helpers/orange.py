@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from workzone.bundle import schema
+from workzone.bundle import Detector, schema
+from workzone.bundle.chain import bound_parts
+from workzone.bundle.chain_write import ChainParts, write_chain
 from workzone.bundle.write import BundleParts, write_bundle
 from workzone.calibration.identity import IdentityCalibrator
 from workzone.config.views import ViewSpec
+from workzone.data.roles import CalibData
 from workzone.decisions import Certificate
+from workzone.decisions.cascade import Band, Model, Plan, Point
 from workzone.decisions.policies.argmax import ArgmaxPolicy
+from workzone.decisions.policies.cascade import CascadePolicy
 from workzone.files import sha256_file, sha256_json
 from workzone.vision import Preprocessing
 
@@ -95,21 +101,12 @@ def orange_bundle(target: Path, *, gain: float = 200.0, bias: float = -2.0, view
     pre = Preprocessing(image_size=SIDE, views=views or ViewSpec(rows=2, cols=2)).model_dump(mode="json")
     calibrator, policy = IdentityCalibrator().to_dict(), ArgmaxPolicy().to_dict()
     files = {f"{schema.ENGINE}/{p.name}": sha256_file(p) for p in engine.iterdir()}
-    certificate = Certificate(
-        guarantees=(),
+    certificate = _certificate(
         engine="onnxruntime-fp32",
         engine_sha256=schema.hash_engine("onnxruntime", "fp32", files),
         preprocessing_sha256=sha256_json(pre),
         calibrator_sha256=sha256_json(calibrator),
         policy_sha256=sha256_json(policy),
-        split_sha256="0" * 64,
-        calibration_images_sha256="0" * 64,
-        certification_images_sha256="0" * 64,
-        n_calibration=0,
-        n_certification=0,
-        n_certification_groups=0,
-        prevalence=0.0,
-        created="2026-01-01T00:00:00Z",
     )
     golden = target.parent / f"{target.name}-golden.png"
     orange_scene().save(golden)
@@ -133,3 +130,56 @@ def orange_bundle(target: Path, *, gain: float = 200.0, bias: float = -2.0, view
         lineage={},
     )
     return write_bundle(parts, target)
+
+
+def orange_chain(target: Path, *, mean: bool, gains: tuple[float, float] = (60.0, 200.0)) -> Path:
+    """Write a cascade of two such bundles: one and two views of the first, then all five of the second."""
+    target.mkdir(parents=True)
+    members = [orange_bundle(target / f"orange-{i}", gain=gain) for i, gain in enumerate(gains, start=1)]
+    none = IdentityCalibrator()
+    points = (Point((Band(), Band()), 1.0, 0.1), Point((Band(0.2, 0.9), Band(0.2, 0.9)), 0.4, 0.1))
+    models = (Model(5, 2, 1.0), Model(5, 5, 4.0))
+    plan = Plan((0, 4, 0, 1, 2, 3, 4), (1, 2, 7), (none, none), points, models, mean)
+    labels = np.arange(400) % 2
+    p = np.where(labels == 1, 0.9, 0.05)
+    z = np.log(p / (1 - p))
+    policy = CascadePolicy(plan=plan, budget=0.4).fit(
+        CalibData.from_arrays(labels, z), p, {"stage_1": z, "stage_2": z}
+    )
+    certificate = _certificate(
+        guarantees=policy.guarantees,
+        calibrator_sha256=sha256_json(none.to_dict()),
+        policy_sha256=sha256_json(policy.to_dict()),
+        **bound_parts([Detector.load(m) for m in members]),
+    )
+    golden = target / "golden.png"
+    orange_scene().save(golden)
+    parts = ChainParts(
+        name="oranges",
+        members=members,
+        calibrator=none.to_dict(),
+        policy=policy.to_dict(),
+        certificate=certificate.to_dict(),
+        metrics={},
+        card="# Oranges\n",
+        golden_images=[golden],
+        compare_decisions=True,
+        tolerance=1e-3,
+        lineage={},
+    )
+    return write_chain(parts, target / "bundle")
+
+
+def _certificate(**values: Any) -> Certificate:
+    empty = {
+        "guarantees": (),
+        "split_sha256": "0" * 64,
+        "calibration_images_sha256": "0" * 64,
+        "certification_images_sha256": "0" * 64,
+        "n_calibration": 0,
+        "n_certification": 0,
+        "n_certification_groups": 0,
+        "prevalence": 0.0,
+        "created": "2026-01-01T00:00:00Z",
+    }
+    return Certificate(**{**empty, **values})

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from workzone.cli.monitor import app
 from workzone.decisions.types import Decision
-from workzone.errors import ArtifactError, BundleError, ConfigError, RunLockedError, WorkzoneError
+from workzone.errors import ArtifactError, BundleError, ConfigError, DataError, RunLockedError, WorkzoneError
 from workzone.files import read_json, write_json
 from workzone.monitoring.output import only_one
 from workzone.monitoring.void import mark_path, read_mark, write_mark
@@ -70,6 +70,14 @@ def test_labels_of_abstained_images_alone_are_not_taken_for_proof(tmp_path: Path
         site.run("--labels", tmp_path / "some.csv", "--out", tmp_path / decision)
         notes = read_json(tmp_path / decision / "monitor.json")["notes"]
         assert any("no answer can be wrong" in n for n in notes) == noted
+
+
+def test_errors_of_labels_name_the_file_and_the_row(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    (tmp_path / "some.csv").write_text("id,label\na,1\nb,maybe\n")
+    with pytest.raises(DataError) as refused:
+        site.run("--labels", tmp_path / "some.csv")
+    assert f"Where: {tmp_path / 'some.csv'}, row 2 (b)." in str(refused.value)
 
 
 def test_a_quiet_bundle_raises_no_alarm(tmp_path: Path) -> None:

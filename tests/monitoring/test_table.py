@@ -188,10 +188,13 @@ def test_labels_are_joined_in_the_order_of_the_review() -> None:
 
 
 @pytest.mark.parametrize(
-    "columns",
-    [{"label": [1]}, {"id": ["a"], "label": ["maybe"]}, {"id": ["a", "a"], "label": [1, 0]},
-     {"id": ["a"], "label": [1], "weight": [2.0]}, {"id": ["a"], "label": [1], "weight": ["x"]}],
+    ("columns", "where"),
+    [({"label": [1]}, "Where: labels.csv"), ({"id": ["a", "b"], "label": [1, "maybe"]}, "Where: labels.csv, row 2 (b)"),
+     ({"id": ["a", "b", "a"], "label": [1, 0, 0]}, "Where: labels.csv, rows 1 and 3"),
+     ({"id": ["a"], "label": [1], "weight": [2.0]}, "Where: labels.csv, row 1 (a)"),
+     ({"id": ["b", "a"], "label": [None, 1], "weight": [1, "x"]}, "Where: labels.csv, row 2 (a)")],
 )  # fmt: skip
-def test_malformed_labels_are_refused(columns: dict[str, Any]) -> None:
-    with pytest.raises(DataError):
-        join(columns, to_log(COLUMNS, "here"), "labels")
+def test_malformed_labels_are_refused_by_file_and_row(columns: dict[str, Any], where: str) -> None:
+    with pytest.raises(DataError) as refused:
+        join(columns, to_log(COLUMNS, "here"), "labels.csv")
+    assert where in str(refused.value)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from helpers.forgery import edit_manifest, failures
@@ -20,22 +22,17 @@ from workzone.decisions.policies.cascade import CascadePolicy
 from workzone.errors import ArtifactError, BundleError, ConfigError, DataError, LeakageError
 from workzone.pipeline.commands.chain import ChainOptions, build_chain
 from workzone.pipeline.commands.chain_members import Member, certification_parts, open_member
+from workzone.pipeline.external import evaluate_bundle_inputs
 from workzone.pipeline.phase import Progress
 from workzone.pipeline.phases.calibrate import calibration_parts
 from workzone.predictions import Predictions
 
 pytestmark = pytest.mark.timeout(600)
-OPTIONS = ChainOptions(
-    looks=((1, 2), (2, 5)), costs=(1.0, 4.0), mean=True, decide={"target_fnr": 0.7, "budget": 0.5}
-)
 
 
 @pytest.fixture(scope="module")
-def made(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cascade whose cheap and dear model are two uses of the tiny run."""
-    out = tmp_path_factory.mktemp("chain") / "both"
-    build_chain([tiny_run, tiny_run], out, OPTIONS, Progress())
-    return out
+def made(tiny_chain: Path) -> Path:
+    return tiny_chain
 
 
 @pytest.fixture
@@ -136,6 +133,41 @@ def test_commands_take_the_cascade(made: Path, tmp_path: Path, tiny_run: Path) -
         assert told in str(done.exception), done.output
 
 
+def test_other_images_are_evaluated_with_their_maps(made: Path, tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    rows = ["path,label"]
+    for number, picture in enumerate(sorted((made / "bundle" / "golden").glob("*.png"))[:4]):
+        shutil.copy(picture, tmp_path / "images")
+        rows.append(f"images/{picture.name},{number % 2}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    found = evaluate_bundle_inputs(made / "bundle", tmp_path / "labels.csv", threads=1, progress=Progress())
+    assert found.decisions.stage is not None
+    assert found.overlay is not None
+    drawn = found.overlay(tmp_path / "images" / "00.png")
+    with Image.open(tmp_path / "images" / "00.png") as picture:
+        assert drawn.width / drawn.height == pytest.approx(picture.width / picture.height, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["export", "{made}/bundle", "--engine", "openvino"], "export.engine=openvino export.precision=fp32"),
+        (["export", "{made}", "--engine", "onnxruntime", "--precision", "int8"], "then workzone cascade"),
+        (["export", "{made}/bundle", "--engine", "openvino", "--calib", "{made}"], "then workzone cascade"),
+        (["export", "{made}/bundle", "--engine", "tensorrt"], "the run of one of its models"),
+        (["registry", "triton", "{made}/bundle"], "bundle/members/1"),
+    ],
+)
+def test_one_network_cannot_hold_it(
+    call: Callable[..., Any], made: Path, tmp_path: Path, words: list[str], says: str
+) -> None:
+    answer = call(*(word.format(made=made) for word in words), "--out", tmp_path / "out")
+    assert answer.code == 2
+    assert "several models is" in answer.err
+    assert says in answer.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_commands_say_what_it_is(made: Path) -> None:
     for load in (Detector.load, schema.read_manifest):
         with pytest.raises(BundleError, match="cascade of several models"):
@@ -222,9 +254,9 @@ def test_a_policy_of_other_models_is_refused(copy: Path, tiny_bundle: Path, tmp_
 
 def test_runs_that_do_not_fit_are_refused(tiny_run: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no finished run"):
-        build_chain([tiny_run, tmp_path], tmp_path / "out", OPTIONS, Progress())
+        build_chain([tiny_run, tmp_path], tmp_path / "out", ChainOptions(), Progress())
     with pytest.raises(ConfigError, match="at least two"):
-        build_chain([tiny_run], tmp_path / "out", OPTIONS, Progress())
+        build_chain([tiny_run], tmp_path / "out", ChainOptions(), Progress())
     for options, told in (
         (ChainOptions(costs=(1.0,)), "costs for 1"),
         (ChainOptions(looks=((1,), (2, 4)), costs=(1.0, 2.0)), "ends with 5"),

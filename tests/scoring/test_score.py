@@ -63,6 +63,33 @@ def test_rows_are_those_of_predict(call: Callable[..., Any], pictures: Path, who
     assert summary["last_call"]["images_per_second"] > 0
 
 
+@pytest.mark.parametrize("budget", [None, 0.2])
+def test_a_cascade_of_models_gives_the_rows_of_predict_also_after_a_kill(
+    call: Callable[..., Any], pictures: Path, tiny_chain: Path, tmp_path: Path, budget: float | None
+) -> None:
+    # Drawn scenes beside the pictures, so that images stop at different stages.
+    names = [*list_images(str(pictures)), *(os.fsencode(p) for p in sorted(tiny_chain.glob("bundle/golden/*.png")))]
+    words = tmp_path / "names.txt"
+    words.write_bytes(b"\n".join(names))
+    bundle, table = tiny_chain / "bundle", tmp_path / "predicted.parquet"
+    more = [] if budget is None else ["--budget", budget]
+    listed = [os.fsdecode(name) for name in names]
+    assert call("predict", *listed, "--bundle", bundle, "--out", table, *more).code == 1
+    score_words = ("score", words, "-b", bundle, "-o", tmp_path / "out", "--shard-size", 4, "--workers", 1)
+    assert call(*score_words, *more).code == 1
+    shards = shard_files(Output(tmp_path / "out"))
+    found = pl.concat(pl.read_parquet(p) for p in shards)
+    assert found.equals(pl.read_parquet(table))
+    good = found.filter(pl.col("error").is_null())
+    assert good["stage"].n_unique() > 1
+    assert good["cost"].is_between(0.0, 1.0, closed="right").all()
+    before = files(tmp_path / "out")
+    shards[1].unlink()
+    summary = score(names, tmp_path / "out", bundle, budget=budget, launch=Launch(workers=1, threads=2))
+    assert summary["last_call"]["images"] == 4
+    assert files(tmp_path / "out") == before
+
+
 def test_the_command_tells_of_bad_images_by_its_exit_code(pictures: Path, tmp_path: Path, whole: Path) -> None:
     call = ("score", pictures, "--bundle", STARTER, "--out", tmp_path / "out", "--shard-size", "4", "--workers", "2")
     done = workzone(*call)
@@ -224,12 +251,15 @@ def test_names_that_would_break_the_list_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("workers", [1, 2])
-def test_killed_at_many_moments(pictures: Path, tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "several"), [(1, False), (2, False), (2, True)])
+def test_killed_at_many_moments(
+    request: pytest.FixtureRequest, pictures: Path, tmp_path: Path, workers: int, several: bool
+) -> None:
     """Kill -9 again and again until a call comes through: the files are those of a call that was left alone."""
+    bundle = request.getfixturevalue("tiny_chain") / "bundle" if several else STARTER
     names = tmp_path / "names.txt"
     names.write_bytes(b"\n".join(sorted(list_images(str(pictures))) * 8))
-    words = ["score", names, "--bundle", STARTER, "--workers", workers, "--shard-size", 16, "--out"]
+    words = ["score", names, "--bundle", bundle, "--workers", workers, "--shard-size", 16, "--out"]
     assert workzone(*map(str, words), tmp_path / "alone", timeout=600).returncode == 1
     out, draw, kills = tmp_path / "out", random.Random(workers), 0
     while True:
@@ -255,9 +285,20 @@ def test_killed_at_many_moments(pictures: Path, tmp_path: Path, workers: int) ->
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_ray_makes_the_same_bytes(pictures: Path, whole: Path, tmp_path: Path, ray_environment: dict[str, str]) -> None:
-    out = tmp_path / "out"
-    call = ("score", pictures, "--bundle", STARTER, "--out", out, "--shard-size", "4", "--launcher", "ray")
+@pytest.mark.parametrize("several", [False, True])
+def test_ray_makes_the_same_bytes(
+    request: pytest.FixtureRequest,
+    pictures: Path,
+    whole: Path,
+    tmp_path: Path,
+    ray_environment: dict[str, str],
+    several: bool,
+) -> None:
+    out, bundle = tmp_path / "out", STARTER
+    if several:
+        bundle, whole = request.getfixturevalue("tiny_chain") / "bundle", tmp_path / "whole"
+        score(list(list_images(str(pictures))), whole, bundle)
+    call = ("score", pictures, "--bundle", bundle, "--out", out, "--shard-size", "4", "--launcher", "ray")
     done = workzone(*call, "--workers", "2", env=ray_environment, timeout=600)
     assert done.returncode == 1, done.stderr
     assert "11 images in 3 shards" in done.stderr

@@ -189,8 +189,18 @@ def test_the_example_runs(tiny_bundle: Path) -> None:
 
 
 def test_workers_that_cannot_start_end_the_server(tiny_bundle: Path, tmp_path: Path) -> None:
+    # Where the workers would count; the process that starts them does not.
+    nowhere = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "none")}
+    done = workzone("serve", str(tiny_bundle), "--workers", "2", "--port", "0", env=nowhere, timeout=100)
+    assert done.returncode == 3, done.stderr
+    assert "a worker did not start" in done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_log_that_is_none_is_said_before_anything_listens(tiny_bundle: Path, tmp_path: Path, workers: str) -> None:
     log = tmp_path / "log.db"
     log.write_text("this is no database" * 1000)
-    done = workzone("serve", str(tiny_bundle), "--workers", "2", "--port", "0", "--log-db", str(log))
-    assert done.returncode == 3
-    assert "a worker did not start" in done.stderr
+    done = workzone("serve", str(tiny_bundle), "--workers", workers, "--port", "0", "--log-db", str(log))
+    assert done.returncode == 2
+    assert f"Where: {log}." in done.stderr
+    assert "Traceback" not in done.stderr

@@ -17,7 +17,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import HOTKEY
-from workzone.bundle import Detector
+from workzone.bundle import Detector, open_bundle
 from workzone.data.manifest import Manifest
 from workzone.data.sources.build import build_manifest
 from workzone.errors import BundleError, ConfigError, DataError
@@ -25,6 +25,7 @@ from workzone.streetvision.adapter import RoadworkDetector, read_config
 from workzone.streetvision.challenges import Pictures, load_scores, save_scores, score, score_key
 from workzone.streetvision.publish import Card, publish_folder
 from workzone.vision.streetvision.transforms import PROTOCOLS, Recipe, transform, wire
+from workzone.vision.views import Cutter
 
 Call = Callable[..., Any]
 CARD = Card("tiny", "drawn scenes", "1.2.3", HOTKEY)
@@ -266,3 +267,29 @@ def test_example_of_a_miner(published: Path, test_images: Pictures) -> None:
     done = subprocess.run(words, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [0 <= float(line.split()[0]) <= 1 for line in done.stdout.splitlines()] == [True, True]
+
+
+def test_a_cascade_of_models_is_scored_and_published(tiny_chain: Path, test_images: Pictures, tmp_path: Path) -> None:
+    chain = open_bundle(tiny_chain / "bundle", threads=1)
+    few = test_images.sample(1, seed=0)
+    scored = score(chain, few, PROTOCOLS["2.0.4"], draws=1)
+    known = scored.probability[~np.isnan(scored.probability)]
+    assert len(known)
+    assert ((known > 0) & (known < 1)).all()
+    assert score_key(chain, few, PROTOCOLS["2.0.4"], draws=1, seed=42)
+    done = publish_folder(tiny_chain / "bundle", tmp_path / "repo", CARD, threshold=0.5, run=tmp_path)
+    assert "several models that pass images on" in done.transformers
+    assert "A cascade of 2 models, the cheapest first: `efficientnet_lite0` (onnxruntime-fp32), then" in (
+        tmp_path / "repo" / "README.md"
+    ).read_text()
+    miner = RoadworkDetector(config_name=tmp_path / "repo" / "streetvision.yaml", threads=1)
+    for path in few.paths:
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+        assert miner.all_views(picture) == pytest.approx(chain(picture).probability, abs=1e-9)
+        # In a hurry the cheapest model answers alone, by its own calibrator.
+        first = chain.models[0]
+        seen = first.engine.embed(Cutter(picture, first.preprocessing).cut([0]))
+        whole = np.array([[[0.0, 0.0, 1.0, 1.0]]], dtype=np.float32)
+        z = first.engine.aggregate(seen[None], whole, np.ones((1, 1), dtype=np.bool_)).log_odds
+        assert miner.one_view(picture) == pytest.approx(float(first.calibrator(z)[0]), abs=1e-6)

@@ -100,6 +100,7 @@ def test_column_of_hard_negatives_is_read_strictly():
     for column in (
         np.array([1, 1, 0, 1, 0, 0]),
         np.array([1.0, 1.0, 0.0, 1.0, 0.0, np.nan]),
+        np.array([1, 1, 0, 1, 0, None], dtype=object),
         np.array(["yes", "TRUE", "no", "1", "", "0"]),
         np.array([True, True, False, True, False, False]),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,19 +22,29 @@ from workzone.vision import Preprocessing
 from workzone.vision.views import Boxes, Cutter
 
 
+class Looked(NamedTuple):
+    """A model whose score is part of an answer: its number, the numbers of the views it saw, and its own log-odds."""
+
+    model: int
+    views: tuple[int, ...]
+    log_odds: float
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What was seen of one image.
 
     Attributes:
-        scores: of the stage where the image stopped, over the views seen.
-        boxes: (K, 4) of the views seen.
-        stages: log-odds (1,) of the earlier stages by name, NaN where a stage was not reached.
+        scores: of the stage where the image stopped, over the views that its model saw.
+        boxes: (K, 4) of these views.
+        stages: log-odds (1,) of the earlier stages by name, NaN where a stage was not reached; None without stages.
+        looked: the models whose scores are joined in that of ``scores``, the one that answered last.
     """
 
     scores: Scores
     boxes: Boxes
-    stages: Mapping[str, FloatArray]
+    stages: Mapping[str, FloatArray] | None
+    looked: tuple[Looked, ...]
 
 
 def early_exits(policy: Policy) -> CascadePolicy | None:
@@ -100,7 +111,7 @@ def look_through(
     exits = plan.points[policy.active].bands
     bands, used = (*exits, None), plan.used(exits)
     measured = {name: np.full(1, np.nan) for name in plan.names}
-    earlier: list[FloatArray] = []
+    earlier: list[Looked] = []
     for model, (pre, engine) in enumerate(parts):
         if not used[model]:
             continue
@@ -123,12 +134,13 @@ def look_through(
             scores = engine.aggregate(embeddings[None, seen], cutter.boxes[None, seen], mask)
             if focused:
                 order = focused_order(plan, cutter.boxes, seen, scores.view_log_odds)[0].tolist()
-            own, z = scores.log_odds, joined(scores.log_odds, earlier if plan.mean else [])
+            own = Looked(model, tuple(seen), float(scores.log_odds[0]))
+            z = joined(scores.log_odds, [np.array([other.log_odds]) for other in earlier])
             if stage <= len(plan.names):
                 measured[plan.names[stage - 1]] = z
             if plan.stops(policy.active, stage, z)[0]:
-                return Look(replace(scores, log_odds=z), cutter.boxes[seen], measured)
-        if seen:
+                return Look(replace(scores, log_odds=z), cutter.boxes[seen], measured, (*earlier, own))
+        if plan.mean and seen:
             earlier.append(own)
     raise ValueError("the last stage of a cascade passes nobody on")
 

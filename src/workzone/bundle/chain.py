@@ -21,8 +21,8 @@ from pydantic import Field
 
 from workzone import calibration, decisions
 from workzone.bundle import schema
-from workzone.bundle.cascade import look_through
-from workzone.bundle.runtime import Decider, Detector, Seen
+from workzone.bundle.cascade import Look, look_through
+from workzone.bundle.runtime import Decider, Detector
 from workzone.calibration import Calibrator
 from workzone.decisions import Certificate
 from workzone.decisions.policies.cascade import CascadePolicy
@@ -128,7 +128,12 @@ class CascadeDetector(Decider):
         last = members[-1]
         return cls(root, last.preprocessing, last.engine, calibrator, policy, certificate, manifest, members)
 
-    def _see(self, picture: Source, max_pixels: int, *, side_by_side: bool = False) -> Seen:
+    @property
+    def models(self) -> tuple[Decider, ...]:
+        """See ``Decider``."""
+        return self.members
+
+    def _see(self, picture: Source, max_pixels: int, *, side_by_side: bool = False) -> Look:
         """See ``Decider``; the picture is decoded once, or as often as members need another size of it."""
         assert isinstance(self.policy, CascadePolicy)
         decoded: dict[int, Any] = {}
@@ -140,14 +145,18 @@ class CascadeDetector(Decider):
             return decoded[side]
 
         parts = [(m.preprocessing, m.engine) for m in self.members]
-        looked = look_through(image, parts, self.policy, side_by_side=side_by_side)
-        self._require_numbers(looked.scores)
-        return looked.scores, looked.boxes, looked.stages
+        seen = look_through(image, parts, self.policy, side_by_side=side_by_side)
+        self._require_numbers(seen.scores)
+        return seen
+
+
+AnyDetector = Detector | CascadeDetector
+"""An opened bundle, of one model or a cascade of several."""
 
 
 def open_bundle(
     folder: Path | str, *, device: str = "cpu", threads: int = 0, check_hashes: bool = True
-) -> Detector | CascadeDetector:
+) -> AnyDetector:
     """The bundle in ``folder``, of one model or a cascade of several; raises BundleError as their ``load`` does."""
     kind = CascadeDetector if schema.is_cascade(Path(folder)) else Detector
     return kind.load(folder, device=device, threads=threads, check_hashes=check_hashes)

@@ -15,6 +15,7 @@ from workzone.bundle import schema
 from workzone.bundle.runtime import Decider
 from workzone.config.views import ViewSpec
 from workzone.decisions import Decision
+from workzone.decisions.policies.cascade import CascadePolicy
 from workzone.decisions.pooling import create_pool
 from workzone.decisions.sequences import HOLD, DriveScore, Interval, intervals
 from workzone.decisions.types import NAMES, Code, DecisionLabel
@@ -116,15 +117,18 @@ def _belongs(detector: Decider) -> dict[str, str]:
     }
 
 
-def require_poolable(detector: Decider, score: DriveScore | None) -> None:
+def require_poolable(detector: Decider) -> None:
     """Raise ConfigError where the policy reads more of an image than its probability, which pooling cannot give."""
-    if score is not None and detector.policy.needs:
-        needs = ", ".join(detector.policy.needs)
-        raise ConfigError(
-            f"policy {detector.policy.name!r} decides on measures of single images, which pooled frames do not have",
-            where=f"measures {needs}",
-            fix="decide frame by frame, without a pool",
-        )
+    if not detector.policy.needs:
+        return
+    fix = "decide frame by frame, without a pool"
+    if isinstance(detector.policy, CascadePolicy):
+        fix = f"add --budget 1, at which every frame passes through all stages, or {fix}"
+    raise ConfigError(
+        f"policy {detector.policy.name!r} decides on measures of single images, which pooled frames do not have",
+        where=f"measures {', '.join(detector.policy.needs)}",
+        fix=fix,
+    )
 
 
 def decide_video(
@@ -163,7 +167,8 @@ def decide_video(
         MissingExtraError: PyAV is not installed.
     """
     score = drive_score(pool)
-    require_poolable(detector, score)
+    if score is not None:
+        require_poolable(detector)
     video = Video(Path(path), every=every, max_pixels=max_pixels)
     embed = score is not None and score.pool.needs_embeddings
     seen = look_at_frames(

@@ -18,9 +18,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.bundle.occlusion import MAX_CELLS, Fill, Occluder, grid_of
+from workzone.bundle.answered import Answered, answered_by
+from workzone.bundle.occlusion import MAX_CELLS, Fill, Occluder, Part, grid_of
 from workzone.bundle.runtime import Decider
 from workzone.decisions import Decision
+from workzone.decisions.policies.cascade import CascadePolicy
 from workzone.vision import decode, needed_side
 from workzone.vision.batch import Given, at_hand
 from workzone.vision.decode import MAX_PIXELS
@@ -119,9 +121,10 @@ class Explanation:
 
     Attributes:
         decision: the decision that is explained.
-        certificate: the first sentence of the bundle's certificate.
+        certificate: the first sentence of the bundle's certificate, of a cascade that of the operating point in use.
+        answered: of a cascade, the stage and the model that answered.
         towards: the answer the picture leans to, also where the policy abstained.
-        views: one entry a view, global view first.
+        views: one entry for each view that the model which answered looked at, global view first.
         heat: (rows, cols) log-odds of roadwork that a cell carries: what covering a window costs, divided by its cells,
             averaged over the windows of a size that hold the cell and over the sizes. Positive speaks for roadwork.
         alone: (rows, cols) what covering this cell alone costs.
@@ -136,6 +139,7 @@ class Explanation:
 
     decision: Decision
     certificate: str
+    answered: Answered | None
     towards: Literal["roadwork", "no_roadwork"]
     views: tuple[ExplainedView, ...]
     heat: Array
@@ -161,6 +165,7 @@ class Explanation:
         return {
             **decision,
             "certificate": self.certificate,
+            "answered": self.answered.to_dict() if self.answered else None,
             "towards": self.towards,
             "faithful": self.verdict == "faithful" if self.verdict != "not_checked" else None,
             "verdict": self.verdict,
@@ -192,10 +197,13 @@ def explain(
     progress: Callable[[int, int], None] | None = None,
     columns: Mapping[str, Any] | None = None,
 ) -> Explanation:
-    """Explain the decision about one image.
+    """Explain the decision about one image, the one that ``detector`` gives.
+
+    Of a cascade the stage that answered is explained: covered pictures are scored by the same models and views, also
+    where they would have been passed on.
 
     Args:
-        detector: an opened bundle; its engine does all the work, torch is not needed.
+        detector: an opened bundle; its engines do all the work, torch is not needed.
         source: path, content of a file, Pillow image, or address.
         cells: cells along a side of a square picture; other shapes get about as many, nearly square.
         fill: see ``Occluder``.
@@ -212,13 +220,15 @@ def explain(
     """
     if not 2 <= cells <= MAX_CELLS or orders < 0:
         raise ValueError(f"cells must be from 2 to {MAX_CELLS} and orders at least 0, not {cells} and {orders}")
-    # A cascade may stop before it has seen what the map covers.
-    detector = detector.all_views()
     image = at_hand(source)
-    decision = detector(image, max_pixels=max_pixels, columns=columns)
-    picture = decode(image, max_pixels=max_pixels, min_side=needed_side(detector.preprocessing))
+    decision, looked = detector.trace(image, max_pixels=max_pixels, columns=columns)
+    parts = []
+    for number, seen, _ in looked:
+        model = detector.models[number]
+        picture = decode(image, max_pixels=max_pixels, min_side=needed_side(model.preprocessing))
+        parts.append(Part(model, picture, seen))
     grid = grid_of(picture.width, picture.height, cells)
-    occluder = Occluder(detector, picture, grid, fill)
+    occluder = Occluder(parts, grid, fill)
     count = grid[0] * grid[1]
     steps = np.unique(np.round(np.array(_SHARES) * count).astype(np.int64))
     inner = len(steps) - 2
@@ -248,7 +258,8 @@ def explain(
     views = _views(decision, occluder)
     return Explanation(
         decision=decision,
-        certificate=detector.certificate.sentences()[0],
+        certificate=_promise(detector),
+        answered=answered_by(detector, decision, looked),
         towards=towards,
         views=views,
         heat=heat,
@@ -285,6 +296,12 @@ def weights_sentence(e: Explanation) -> str:
     if e.weight_agreement >= AGREE:
         return f"The weights of the views agree with occlusion ({rank})."
     return f"The weights of the views disagree with occlusion ({rank}): believe occlusion."
+
+
+def _promise(detector: Decider) -> str:
+    if isinstance(detector.policy, CascadePolicy):
+        return detector.policy.promise(detector.policy.active).sentence()
+    return detector.certificate.sentences()[0]
 
 
 def _windows(grid: tuple[int, int]) -> list[NDArray[np.bool_]]:

@@ -46,7 +46,7 @@ def illustrate(e: Explanation, picture: Image.Image, *, side: int = SIDE) -> Ima
 
 
 def caption(e: Explanation) -> list[str]:
-    """Decision, what the panels show, the two checks, and the certificate: one paragraph each."""
+    """Decision, who answered, what the panels show, the two checks, and the certificate: one paragraph each."""
     d = e.decision
     lean = f", leans to {e.towards}" if d.label == "abstain" else ""
     whole = [v.contribution for v in e.views if v.box == WHOLE and v.contribution is not None]
@@ -54,9 +54,11 @@ def caption(e: Explanation) -> list[str]:
         views = f"that each adds, found by leaving it out; the view of the whole picture {_signed(sum(whole))}."
     else:
         views = "cannot be divided: there is only one view, of the whole picture."
+    of = f" of model {e.answered.model}" if e.answered and len(e.answered.names) > 1 else ""
     return [
         f"{d.label}{lean}: P(roadwork) {d.probability:.2f}, log-odds {d.log_odds:+.2f}",
-        f"Views: the log-odds {views}",
+        *(e.answered.sentences() if e.answered else ()),
+        f"Views{of}: the log-odds {views}",
         f"Places: log-odds that each cell carries, found by covering it; all covered {e.log_odds_covered:+.2f}.",
         verdict_sentence(e),
         weights_sentence(e),

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from workzone.bundle.cascade import joined
 from workzone.bundle.embedding import ViewEmbeddings
 from workzone.bundle.parallel import embed_views
 from workzone.bundle.runtime import Decider
-from workzone.vision import make_views
+from workzone.vision.views import Cutter
 
 Fill = Literal["mean", "grey", "blur"]
 FILLS: tuple[Fill, ...] = ("mean", "grey", "blur")
@@ -34,24 +36,39 @@ def grid_of(width: int, height: int, cells: int) -> tuple[int, int]:
     return rows, cols
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A model whose score is part of an answer.
+
+    Attributes:
+        model: the opened model.
+        picture: RGB, as ``decode`` gives it to this model.
+        views: numbers of the views that it looks at.
+    """
+
+    model: Decider
+    picture: Image.Image
+    views: Sequence[int]
+
+
 class Occluder:
-    """Scores one picture with cells of a grid covered; views that a cover leaves as they were are not embedded again.
+    """Scores one picture with cells of a grid covered, by the models and views that its answer rests on.
 
     Args:
-        detector: an opened bundle.
-        picture: RGB, as ``decode`` gives it.
+        parts: the models whose scores are joined, the one that answered last.
         grid: rows and columns of cells.
         fill: what covers a cell: the mean colour of the picture, mid-grey, or the picture blurred over a cell's size.
     """
 
-    def __init__(self, detector: Decider, picture: Image.Image, grid: tuple[int, int], fill: Fill) -> None:
-        self.detector, self.picture, self.grid = detector, picture, grid
-        self.cover = _cover(picture, grid, fill)
-        self.pixels, self.boxes = make_views(picture, detector.preprocessing)
-        self.embeddings = self._embed(self.pixels)
-        self.embedded = len(self.pixels)
+    def __init__(self, parts: Sequence[Part], grid: tuple[int, int], fill: Fill) -> None:
+        self.parts = [PartOccluder(part, grid, fill) for part in parts]
+        scores = [np.array([part.log_odds]) for part in self.parts]
+        self.log_odds = float(joined(scores[-1], scores[:-1])[0])
+
+    @property
+    def embedded(self) -> int:
         """Views embedded so far."""
-        self.log_odds = float(self._score(self.embeddings[None])[0])
+        return sum(part.embedded for part in self.parts)
 
     def covered(self, masks: Sequence[Cells], advance: Advance) -> NDArray[np.float64]:
         """Log-odds (M,) of the picture with the cells of each mask (rows, cols) covered.
@@ -60,6 +77,32 @@ class Occluder:
             masks: True where a cell is covered.
             advance: called with the number of masks just finished.
         """
+        *earlier, last = self.parts
+        before = [part.covered(masks, lambda more: None) for part in earlier]
+        return joined(last.covered(masks, advance), before)
+
+    def without_view(self) -> NDArray[np.float64] | None:
+        """Log-odds (V,) when each view of the model that answered does not exist; None where it has one view only."""
+        *earlier, last = self.parts
+        own = last.without_view()
+        return None if own is None else joined(own, [np.full(len(own), part.log_odds) for part in earlier])
+
+
+class PartOccluder:
+    """The scores of one model; views that a cover leaves as they were are not embedded again."""
+
+    def __init__(self, part: Part, grid: tuple[int, int], fill: Fill) -> None:
+        self.model, self.picture, self.views = part.model, part.picture, list(part.views)
+        self.cover = _cover(self.picture, grid, fill)
+        cutter = Cutter(self.picture, self.model.preprocessing)
+        self.pixels, self.boxes = cutter.cut(self.views), cutter.boxes[self.views]
+        self.embeddings = self._embed(self.pixels)
+        self.embedded = len(self.pixels)
+        """Views embedded so far."""
+        self.log_odds = float(self._score(self.embeddings[None])[0])
+
+    def covered(self, masks: Sequence[Cells], advance: Advance) -> NDArray[np.float64]:
+        """See ``Occluder``."""
         found = []
         step = max(1, min(_CHUNK, _CHUNK_BYTES // self.pixels.nbytes))
         for start in range(0, len(masks), step):
@@ -69,7 +112,7 @@ class Occluder:
         return np.concatenate(found)
 
     def without_view(self) -> NDArray[np.float64] | None:
-        """Log-odds (V,) of the picture when each view in turn does not exist; None where there is one view only."""
+        """See ``Occluder``."""
         count = len(self.boxes)
         if count < 2:
             return None
@@ -96,16 +139,16 @@ class Occluder:
         for mask in masks:
             where = Image.fromarray(enlarge(mask, self.picture.size).astype(np.uint8) * 255)
             picture = Image.composite(self.cover, self.picture, where)
-            yield make_views(picture, self.detector.preprocessing)[0]
+            yield Cutter(picture, self.model.preprocessing).cut(self.views)
 
     def _embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return embed_views(self.detector.engine, pixels, side_by_side=True)
+        return embed_views(self.model.engine, pixels, side_by_side=True)
 
     def _score(self, embeddings: NDArray[np.float32], boxes: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
         if boxes is None:
             boxes = np.repeat(self.boxes[None], len(embeddings), axis=0)
         mask = np.ones(embeddings.shape[:2], dtype=np.bool_)
-        return self.detector.score(ViewEmbeddings(embeddings, boxes, mask)).log_odds
+        return self.model.score(ViewEmbeddings(embeddings, boxes, mask)).log_odds
 
 
 def edges(count: int, side: int) -> NDArray[np.int64]:

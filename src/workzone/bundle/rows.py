@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +19,21 @@ if TYPE_CHECKING:
     from workzone.vision.remote import Remote
 
 Place = TypeVar("Place", bound="Path | Remote")
+COLUMNS = (
+    "path",
+    "decision",
+    "probability",
+    "log_odds",
+    "prediction_set",
+    "reason",
+    "error",
+    "seconds",
+    "pooled_probability",
+    "pooled_decision",
+    "stage",
+    "cost",
+)
+"""Columns of tables about images, frames of videos included."""
 
 
 def answered(
@@ -66,18 +81,25 @@ def bad_row(path: PathLike[str], error: ImageError) -> dict[str, Any]:
     return {"path": shown(path), "decision": None, "error": error.reason}
 
 
-def write_parquet(rows: Iterable[Mapping[str, Any]], path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
+def write_parquet(
+    rows: Iterable[Mapping[str, Any]],
+    path: Path,
+    *,
+    columns: Sequence[str] = COLUMNS,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write ``rows`` to ``path``; equal rows give equal bytes.
 
     Args:
         rows: about images, frames of videos included.
         path: written as it is; the caller makes it atomic.
+        columns: their order; the prediction set is among them.
         metadata: stored in the footer.
 
     Raises:
         MissingExtraError: polars is not installed.
     """
-    types = _types()
+    types = {name: kind for name, kind in _types().items() if name in columns}
     import polars as pl
 
     flat = [{k: row.get(k) for k in types} | {"prediction_set": row.get("prediction_set", [])} for row in rows]
@@ -90,6 +112,7 @@ def _types() -> dict[str, pl.DataType]:
     with needs_extra("polars", "eval", feature="Parquet output"):
         import polars as pl
     return {
+        "id": pl.String(),
         "path": pl.String(),
         "decision": pl.String(),
         "probability": pl.Float64(),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from workzone import calibration, decisions
 from workzone.bundle import schema
-from workzone.bundle.cascade import early_exits, look, with_budget
+from workzone.bundle.cascade import Look, Looked, early_exits, look, with_budget
 from workzone.bundle.embedding import ViewEmbeddings
 from workzone.bundle.engines import Engine, Scores, open_engine
 from workzone.bundle.engines.base import FloatViews
@@ -30,9 +30,6 @@ from workzone.vision import Preprocessing, decode, open_views
 from workzone.vision.batch import Given, Source, at_hand, in_order
 from workzone.vision.decode import MAX_PIXELS
 from workzone.vision.views import Boxes, needed_side
-
-Seen = tuple[Scores, Boxes, Mapping[str, FloatArray] | None]
-"""Scores and boxes of the views that were needed of one image, and the log-odds of the stages of a cascade."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +77,38 @@ class Decider:
         """
         given = require_columns(self.calibrator, columns)
 
-        def work(source: Given) -> tuple[Seen, str]:
+        def work(source: Given) -> tuple[Look, str]:
             picture = at_hand(source)
             return self._see(picture, max_pixels), self._band(picture, given)
 
         count = workers or self.engine.threads
-        for index, ((scores, boxes, stages), band) in in_order(sources, work, workers=count, on_error=on_error):
-            yield index, one_decision(scores, self.decide(scores, row(given, index, band), stages), 0, boxes)
+        for index, (seen, band) in in_order(sources, work, workers=count, on_error=on_error):
+            yield index, self._answer(seen, row(given, index, band))
 
     def __call__(
         self, source: Given, *, max_pixels: int = MAX_PIXELS, columns: Mapping[str, Any] | None = None
     ) -> Decision:
         """Decide on one image, its views on all threads of the engine; raises ImageError when it cannot be used."""
+        return self.trace(source, max_pixels=max_pixels, columns=columns)[0]
+
+    def trace(
+        self, source: Given, *, max_pixels: int = MAX_PIXELS, columns: Mapping[str, Any] | None = None
+    ) -> tuple[Decision, tuple[Looked, ...]]:
+        """Decide on one image, and tell whose scores of which views the answer rests on; raises as the call does."""
         given = require_columns(self.calibrator, columns)
         picture = at_hand(source)
-        scores, boxes, stages = self._see(picture, max_pixels, side_by_side=True)
-        return one_decision(scores, self.decide(scores, row(given, 0, self._band(picture, given)), stages), 0, boxes)
+        seen = self._see(picture, max_pixels, side_by_side=True)
+        return self._answer(seen, row(given, 0, self._band(picture, given))), seen.looked
+
+    @property
+    def models(self) -> tuple[Decider, ...]:
+        """The models that may look, the cheapest first."""
+        return (self,)
+
+    @property
+    def title(self) -> str:
+        """What people know it by."""
+        return self.certificate.engine
 
     def at_budget(self, budget: float) -> Self:
         """The same bundle at the operating point of its cascade that ``budget`` pays for, see ``CascadePolicy.at``.
@@ -113,11 +126,6 @@ class Decider:
         if isinstance(self.policy, CascadePolicy):
             return self.policy.results[self.policy.active].status == "certified"
         return self.certificate.certified
-
-    def all_views(self) -> Self:
-        """The same bundle without early exits."""
-        cascade = early_exits(self.policy)
-        return self if cascade is None else replace(self, policy=cascade.at(1.0))
 
     def score(self, views: ViewEmbeddings) -> Scores:
         """Scores of images from the embeddings of their views."""
@@ -141,18 +149,22 @@ class Decider:
         asked = HOUR_BAND in self.calibrator.needs and HOUR_BAND not in given
         return exif_hour_band(picture) if asked else ""
 
-    def _see(self, picture: Source, max_pixels: int, *, side_by_side: bool = False) -> Seen:
-        """Scores and boxes of the views of one image that are needed, and the log-odds of the stages on the way."""
-        cascade, stages = early_exits(self.policy), None
+    def _see(self, picture: Source, max_pixels: int, *, side_by_side: bool = False) -> Look:
+        """What is needed of one image."""
+        cascade = early_exits(self.policy)
         if cascade is None:
             pixels, boxes = open_views(picture, self.preprocessing, max_pixels=max_pixels)
             scores = self._score_one(embed_views(self.engine, pixels, side_by_side=side_by_side), boxes)
+            own = Looked(0, tuple(range(len(boxes))), float(scores.log_odds[0]))
+            seen = Look(scores, boxes, None, (own,))
         else:
             image = decode(picture, max_pixels=max_pixels, min_side=needed_side(self.preprocessing))
-            looked = look(image, self.preprocessing, self.engine, cascade, side_by_side=side_by_side)
-            scores, boxes, stages = looked.scores, looked.boxes, looked.stages
-        self._require_numbers(scores)
-        return scores, boxes, stages
+            seen = look(image, self.preprocessing, self.engine, cascade, side_by_side=side_by_side)
+        self._require_numbers(seen.scores)
+        return seen
+
+    def _answer(self, seen: Look, columns: Mapping[str, NDArray[Any]] | None) -> Decision:
+        return one_decision(seen.scores, self.decide(seen.scores, columns, seen.stages), 0, seen.boxes)
 
     def _score_one(self, embeddings: FloatViews, boxes: Boxes) -> Scores:
         mask = np.ones((1, len(boxes)), dtype=np.bool_)
@@ -172,6 +184,11 @@ class Detector(Decider):
     """
 
     manifest: schema.BundleManifest
+
+    @property
+    def title(self) -> str:
+        """See ``Decider``."""
+        return f"{self.manifest.name} ({self.manifest.engine.backbone}, {self.certificate.engine})"
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "cpu", threads: int = 0, check_hashes: bool = True) -> Self:

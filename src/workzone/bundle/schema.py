@@ -25,11 +25,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workzone.bundle.engines import network_files
 from workzone.bundle.strict_json import parse
-from workzone.errors import BundleError
+from workzone.errors import BundleError, unreadable
 from workzone.files import canonical_json, sha256_bytes, sha256_file, sha256_json
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
+RULE = "rule.json"
+"""What a calibrator and a policy without a network have in its place."""
 PREPROCESSING = "preprocessing.json"
 CALIBRATOR = "calibrator.json"
 POLICY = "policy.json"
@@ -143,22 +145,25 @@ def validated(path: Path, value: Any, model: type[M]) -> M:
         raise BundleError(f"{path.name} is malformed at {key!r}: {first['msg']}", where=str(path)) from error
 
 
+_ORIGINAL = "take the original bundle"
+
+
 def _read_bounded(path: Path, limit: int) -> bytes:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise BundleError(f"{path.name} is not a regular file", where=str(path))
+            raise BundleError(f"{path.name} is not a regular file", where=str(path), fix=_ORIGINAL)
         with path.open("rb") as stream:
             content = stream.read(limit + 1)
     except FileNotFoundError as error:
-        fix = "take the original bundle"
+        fix = _ORIGINAL
         if path.name == MANIFEST and not any((path.parent / part).exists() for part in (CERTIFICATE, POLICY)):
             inner = path.parent / "bundle"
             fix = f"give {inner}" if (inner / MANIFEST).is_file() else "give the folder that holds bundle.json"
         raise BundleError(f"{path.name} is missing", where=str(path), fix=fix) from error
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path.name} cannot be read: {error}", where=str(path)) from error
+        raise unreadable(BundleError, path.name, path, error, fix=_ORIGINAL) from error
     if len(content) > limit:
-        raise BundleError(f"{path.name} is larger than {limit} bytes", where=str(path))
+        raise BundleError(f"{path.name} is larger than {limit} bytes", where=str(path), fix=_ORIGINAL)
     return content
 
 
@@ -166,7 +171,7 @@ def _parsed(path: Path, content: bytes) -> Any:
     try:
         return parse(content.decode("utf-8"))
     except ValueError as error:  # also what is not UTF-8
-        raise BundleError(f"{path.name} cannot be read: {error}", where=str(path)) from error
+        raise unreadable(BundleError, path.name, path, error, fix=_ORIGINAL) from error
 
 
 def read_manifest(folder: Path) -> BundleManifest:
@@ -181,7 +186,8 @@ def read_manifest(folder: Path) -> BundleManifest:
         raise BundleError(
             "this is a cascade of several models, where a bundle of one model is read",
             where=str(path),
-            fix="use predict, serve, evaluate or verify, or give one of its members",
+            fix="give one of its members (members/1 and so on), or use a command that takes it: predict, score, serve, "
+            "explain, evaluate, verify, monitor, registry",
         )
     manifest = unsealed(path, raw, content, BundleManifest, SCHEMA_VERSION)
     _check_names(manifest, path)
@@ -248,6 +254,11 @@ def check_files(folder: Path, manifest: BundleManifest) -> list[str]:
 
 def check_listed(folder: Path, files: Mapping[str, FileEntry], apart: Sequence[str] = ()) -> list[str]:
     """Compare ``files`` with their hashes and name others; the folders ``apart`` are checked elsewhere."""
+    return changed_files(folder, files) + _unlisted(folder, {*files, MANIFEST}, apart)
+
+
+def changed_files(folder: Path, files: Mapping[str, FileEntry], *, record: str = MANIFEST) -> list[str]:
+    """One sentence per file in ``files`` that is missing or differs from what ``record`` says of it."""
     problems = []
     for name, entry in files.items():
         path = folder / name
@@ -257,10 +268,10 @@ def check_listed(folder: Path, files: Mapping[str, FileEntry], apart: Sequence[s
             elif not path.is_file():
                 problems.append(f"{name} is missing")
             elif path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
-                problems.append(f"{name} was changed: its hash is not the one in bundle.json")
+                problems.append(f"{name} was changed: its hash is not the one in {record}")
         except OSError as error:
             problems.append(f"{name} cannot be read: {error.strerror or error}")
-    return problems + _unlisted(folder, {*files, MANIFEST}, apart)
+    return problems
 
 
 def _unlisted(folder: Path, listed: set[str], apart: Sequence[str]) -> list[str]:

@@ -74,20 +74,33 @@ def write_bundle(parts: BundleParts, target: Path) -> Path:
 
 def write_folder(fill: Callable[[Path], None], target: Path) -> Path:
     """``write_bundle`` for whatever bundle ``fill`` puts into an empty folder."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    old = target.with_name(f".{target.name}.old")
-    if old.exists() and not target.exists():
-        old.rename(target)
-    _require_replaceable(target)
-    _sweep(target)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-{os.getpid()}-", suffix=".partial", dir=target.parent))
-    try:
+
+    def filled(work: Path) -> None:
         fill(work)
         failed = [check for check in verify_bundle(work) if not check.passed]
         if failed:
             raise BundleError(
                 f"the new bundle fails its check '{failed[0].name}': {failed[0].detail}", where=str(target)
             )
+
+    return replace_folder(filled, target, _require_replaceable)
+
+
+def replace_folder(fill: Callable[[Path], None], target: Path, require: Callable[[Path], None]) -> Path:
+    """Put what ``fill`` writes into an empty folder in the place of ``target`` once it is whole.
+
+    ``require`` raises where ``target`` holds something that must not be deleted. An older folder whose replacement was
+    killed between the two renames is put back first.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    old = target.with_name(f".{target.name}.old")
+    if old.exists() and not target.exists():
+        old.rename(target)
+    require(target)
+    _sweep(target)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-{os.getpid()}-", suffix=".partial", dir=target.parent))
+    try:
+        fill(work)
         _flush(work)
         work.chmod(0o755)
         _replace(work, target, old)

@@ -29,6 +29,11 @@ class Calibrator(ABC):
     name: ClassVar[str]
     n_parameters: ClassVar[int]
     """Free parameters; the simpler of two calibrators has fewer (isotonic counts as many)."""
+    fewest_groups: ClassVar[int] = 30
+    """Groups of each class below which an automatic choice passes it over: few scores are often separated by chance,
+    and maximum likelihood then makes certainties of them. Smaller where the fit is held back by its targets."""
+    fewest_images: ClassVar[int] = 0
+    """The same, of images."""
 
     def fit(self, data: CalibData) -> Self:
         """Fit to the scores and labels of ``data``.

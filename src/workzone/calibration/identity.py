@@ -15,6 +15,7 @@ class IdentityCalibrator(Calibrator):
 
     name: ClassVar[str] = "none"
     n_parameters: ClassVar[int] = 0
+    fewest_groups: ClassVar[int] = 0
 
     def _fit(self, data: CalibData) -> None:
         """Nothing to fit."""

@@ -50,6 +50,8 @@ class IsotonicCalibrator(KnotCalibrator):
     name: ClassVar[str] = "isotonic"
     n_parameters: ClassVar[int] = 20
     """About the number of blocks at the sample sizes met here; what counts is that it exceeds the smooth members'."""
+    fewest_images: ClassVar[int] = 1000
+    """Below, it overfits (the documentation of scikit-learn gives the same number)."""
 
     def _fit(self, data: CalibData) -> None:
         unique, inverse = np.unique(bounded(data.scores), return_inverse=True)

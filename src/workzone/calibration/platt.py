@@ -29,6 +29,7 @@ class PlattCalibrator(Calibrator):
 
     name: ClassVar[str] = "platt"
     n_parameters: ClassVar[int] = 2
+    fewest_groups: ClassVar[int] = 0
 
     def __init__(self, slope: float = 1.0, intercept: float = 0.0) -> None:
         self.slope = slope

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,6 @@ from workzone.data.roles import CalibData, require_calib
 from workzone.errors import DataError
 from workzone.predictions import FloatArray, IntArray
 
-ISOTONIC_MINIMUM = 1000
-"""Images below which isotonic regression overfits (the documentation of scikit-learn gives the same number)."""
 _EPS = 1e-12
 
 
@@ -86,9 +84,10 @@ def select(
     image with a calibrator fitted on the other folds. Chosen is the calibrator with the fewest parameters whose NLL
     exceeds the lowest by no more than one standard error of that excess. The error is the one of the paired difference:
     the plain standard error of an NLL is dominated by how hard the images are, which all candidates share, and would
-    let the identity win against real miscalibration. Where no candidate can be scored this way (too few groups, a fold
-    of one class) the simplest is taken, and the rows say so (``folds`` is 0). ``make`` gives an unfitted calibrator by
-    name, for those with settings of their own.
+    let the identity win against real miscalibration. Candidates that need more images or groups than there are
+    (``fewest_images``, ``fewest_groups``) are scored and passed over, unless there is no other. Where no candidate can
+    be scored (too few groups, a fold of one class) the simplest is taken, and the rows say so (``folds`` is 0).
+    ``make`` gives an unfitted calibrator by name, for those with settings of their own.
 
     Raises:
         LeakageError: ``data`` is anything but ``CalibData``.
@@ -101,28 +100,22 @@ def select(
         raise ValueError("folds must be at least 2 and repeats at least 1")
     calib = require_calib(data, user="the choice of a calibrator")
     candidates = list(dict.fromkeys(names))
-    for name in candidates:
-        make(name)
+    barred = _barred(calib, {name: make(name) for name in candidates})
     groups = np.unique(calib.groups, return_inverse=True)[1]
     n_groups = int(groups.max(initial=-1)) + 1
     if n_groups < 2:
         why = f"cross-validation needs at least two groups, and the calibration images hold {n_groups}"
-        return _simplest(calib, dict.fromkeys(candidates, why), repeats, make)
+        return _simplest(calib, dict.fromkeys(candidates, why) | barred, repeats, make, passed_over=barred)
     used_folds = min(folds, n_groups)
     rng = np.random.default_rng(seed)
     fold_sets = [group_folds(calib.labels, calib.groups, used_folds, rng) for _ in range(repeats)]
 
     results: dict[str, _OutOfFold | str] = {name: _out_of_fold(calib, make, name, fold_sets) for name in candidates}
-    barred = {
-        name: f"needs {ISOTONIC_MINIMUM} images or more, has {len(calib)}; chosen only where it is the sole candidate"
-        for name in candidates
-        if name == "isotonic" and len(calib) < ISOTONIC_MINIMUM and len(candidates) > 1
-    }
     scored = {name: r for name, r in results.items() if isinstance(r, _OutOfFold)}
     eligible = [name for name in scored if name not in barred]
     if not eligible:
         failed = {name: r if isinstance(r, str) else barred[name] for name, r in results.items()}
-        return _simplest(calib, failed, repeats, make)
+        return _simplest(calib, failed, repeats, make, passed_over=barred)
 
     lowest = min(eligible, key=lambda name: (float(scored[name].nll.mean()), make(name).n_parameters))
     excess = {name: mean_and_se(r.nll - scored[lowest].nll, groups) for name, r in scored.items()}
@@ -152,11 +145,30 @@ def select(
     return Selection(make(chosen).fit(calib), table, used_folds, repeats)
 
 
+def _barred(calib: CalibData, candidates: Mapping[str, Calibrator]) -> dict[str, str]:
+    """Why candidates are passed over that need more images or groups than there are; of several, one is left."""
+    groups = min(len(np.unique(calib.groups[calib.labels == label])) for label in (0, 1))
+    found = {}
+    for name, member in candidates.items():
+        if len(calib) < member.fewest_images:
+            found[name] = f"needs {member.fewest_images} images or more, has {len(calib)}"
+        elif groups < member.fewest_groups:
+            found[name] = f"needs {member.fewest_groups} groups of each class or more, has {groups}"
+    if len(found) == len(candidates):
+        del found[min(found, key=lambda name: candidates[name].n_parameters)]
+    return {name: f"{why}; chosen only where no candidate needs fewer" for name, why in found.items()}
+
+
 def _simplest(
-    calib: CalibData, failed: Mapping[str, str], repeats: int, make: Callable[[str], Calibrator]
+    calib: CalibData,
+    failed: Mapping[str, str],
+    repeats: int,
+    make: Callable[[str], Calibrator],
+    *,
+    passed_over: Collection[str],
 ) -> Selection:
     """The candidate with the fewest parameters, its row saying that nothing could be compared and why."""
-    chosen = min(failed, key=lambda name: make(name).n_parameters)
+    chosen = min(failed, key=lambda name: (name in passed_over, make(name).n_parameters))
     table = [
         Row(
             name,

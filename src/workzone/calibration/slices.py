@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -16,7 +17,7 @@ from workzone.calibration.platt import smoothed_targets
 from workzone.data.hours import HOUR_BAND, UNKNOWN, hour_bands
 from workzone.data.roles import CalibData
 from workzone.errors import BundleError, DataError
-from workzone.predictions import FloatArray, StrArray, sigmoid
+from workzone.predictions import FloatArray, StrArray, sigmoid, value_name
 
 MIN_IMAGES = 100
 """Images below which a slice keeps the global map; even at this size only a shift is fitted, and shrunk."""
@@ -24,6 +25,7 @@ PRIOR_SDS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Candidates for the standard deviation of the offsets between slices, in log-odds; 0 is the global map alone."""
 _MAX_SLICES = 10_000
 _MISSING = ""
+_WHOLE = re.compile(r"-?\d+\.0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,9 @@ class _Map:
             return everywhere
         if names.shape != u.shape:
             raise ValueError(f"expected {len(u)} slices, got {len(names)}")
-        offset = np.array([self.offsets.get(name, np.nan) for name in names.tolist()], dtype=np.float64)
+        # Older calibrators name the slices of a column of numbers 7.0.
+        offsets = {_name(name): value for name, value in self.offsets.items()}
+        offset = np.array([offsets.get(name, np.nan) for name in names.tolist()], dtype=np.float64)
         return np.where(np.isnan(offset), everywhere, self.slice_slope * u + self.intercept + offset)
 
 
@@ -163,9 +167,15 @@ class PerDatasetCalibrator(SliceCalibrator):
 
 
 def slice_names(values: Sequence[Any] | NDArray[Any]) -> StrArray:
-    """Names (N,) of slices; empty where a value is missing (None, NaN, empty or 'unknown')."""
-    names = [_MISSING if v is None or v != v or v == UNKNOWN else str(v) for v in np.asarray(values).tolist()]
+    """Names (N,) of slices, '7' for 7.0; empty where a value is missing (None, NaN, empty or 'unknown')."""
+    names = [_MISSING if v is None or v != v or v == UNKNOWN else _name(v) for v in np.asarray(values).tolist()]
     return np.array(names, dtype=np.str_)
+
+
+def _name(value: object) -> str:
+    """A number has one name, whether it comes as 7, as 7.0 or as the text of either."""
+    text = value_name(value)
+    return text[:-2] if _WHOLE.fullmatch(text) else text
 
 
 def _hierarchical(data: CalibData, slices: StrArray, large: Sequence[str], prior_sd: float) -> _Map:

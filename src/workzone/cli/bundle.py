@@ -8,22 +8,30 @@ import typer
 
 
 def verify(
-    bundle: Path = typer.Argument(..., help="Folder of the bundle."),
+    bundle: Path = typer.Argument(..., help="Folder of the bundle, or of what 'workzone certify' wrote."),
     as_json: bool = typer.Option(False, "--json", help="Print the checks as JSON."),
 ) -> None:
     """Recompute hashes, check that the certificate fits, answer the golden cases again; exit 3 when a check fails."""
     import json
 
+    from workzone.bundle import schema
     from workzone.bundle.verify import verify_bundle
 
-    checks = verify_bundle(bundle)
+    kind = "rule" if (bundle / schema.RULE).is_file() else "bundle"
+    if kind == "rule":
+        need_eval("reading the answers to test images")
+        from workzone.bundle.rules.verify import verify_rule
+
+        checks = verify_rule(bundle)
+    else:
+        checks = verify_bundle(bundle)
     failed = [c for c in checks if not c.passed]
     if as_json:
         typer.echo(json.dumps([{"name": c.name, "passed": c.passed, "detail": c.detail} for c in checks], indent=2))
     else:
         for c in checks:
             typer.echo(f"{'ok    ' if c.passed else 'FAILED'} {c.name}: {c.detail}")
-        typer.echo("The bundle is good." if not failed else "The bundle must not be used.")
+        typer.echo(f"The {kind} is good." if not failed else f"The {kind} must not be used.")
     if failed:
         raise typer.Exit(3)
 

@@ -173,7 +173,10 @@ def split(
     from workzone.data.manifest import Manifest
     from workzone.data.splits import make_splits
     from workzone.data.units import find_units
+    from workzone.errors import ConfigError
 
+    if not similarity and (given := embeddings or bundle) is not None:
+        raise ConfigError("embeddings join nothing without a similarity", where=str(given), fix="say --similarity 0.95")
     table = Manifest.load(manifest)
     found = embeddings_for(table, manifest, words or [], bundle, embeddings) if similarity else None
     joined = {

@@ -31,8 +31,9 @@ def drives(
 
     Says what it is worth on drives that were left out of the training, against single frames.
     """
+    from workzone.bundle.cascade import early_exits
+    from workzone.bundle.chain import open_bundle
     from workzone.bundle.drive import require_poolable, save_score
-    from workzone.bundle.runtime import Detector
     from workzone.cli.progress import TerminalProgress
     from workzone.errors import ConfigError, MissingExtraError
 
@@ -45,11 +46,15 @@ def drives(
     from workzone.pipeline.commands.drives import fit_drives, read_frames, sources_of
 
     show = TerminalProgress()
-    detector = Detector.load(bundle, threads=threads)
+    detector, budget = open_bundle(bundle, threads=threads), ""
+    if early_exits(detector.policy):
+        # What frames say at different stages cannot be pooled.
+        detector, budget = detector.at_budget(1.0), " --budget 1"
+        show.message("  every frame passes through all stages of the cascade")
+    require_poolable(detector)
     frames = read_frames(detector, folder, every=every, workers=threads, progress=show)
     settings = AttentionSettings(components=components, heads=heads, steps=steps)
     fitted = fit_drives(frames, settings, seed=seed, folds=folds, resamples=resamples, progress=show)
-    require_poolable(detector, fitted.score)
     save_score(out, fitted.score, detector, {**fitted.figures, **sources_of(folder)})
     figures = fitted.figures
     typer.echo(
@@ -68,7 +73,7 @@ def drives(
             "Attention was no better than single frames on held-out drives beyond one standard error, so it does "
             "nothing; only the calibrator of pooled scores is new."
         )
-    typer.echo(f"Written: {out}. Use it with: workzone predict CLIP --bundle {bundle} --pool {out}")
+    typer.echo(f"Written: {out}. Use it with: workzone predict CLIP --bundle {bundle}{budget} --pool {out}")
 
 
 def _interval(value: list[float], sign: str) -> str:

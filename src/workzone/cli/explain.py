@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from workzone.cli.options import MAX_PIXELS, SLICES, slice_columns
+from workzone.cli.options import BUDGET, MAX_PIXELS, SLICES, slice_columns
 from workzone.errors import ConfigError, DataError
 from workzone.files import IMAGE_SUFFIXES, shown
 
@@ -31,16 +31,16 @@ def explain(
     orders: int = typer.Option(
         10, "--orders", min=0, max=100, help="Random orders that the map is compared with; 0 skips the check."
     ),
+    budget: float | None = BUDGET,
     slices: list[str] | None = SLICES,
     form: str = typer.Option("table", "--format", "-f", help="table or json.", metavar="FORMAT"),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of the engine, 0 for all cores."),
     max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Show which views and places carried the decision, by covering them, and test whether that map can be believed."""
-    from workzone.bundle import occlusion
+    from workzone.bundle import occlusion, open_bundle
     from workzone.bundle.explain import explain as explain_one
     from workzone.bundle.illustrate import illustrate
-    from workzone.bundle.runtime import Detector
     from workzone.cli.progress import TerminalProgress
     from workzone.errors import ImageError
     from workzone.files import atomic_path, write_json
@@ -55,7 +55,9 @@ def explain(
     files = list(_files(images))
     if out.exists() and not out.is_dir():
         raise ConfigError("the output is no folder", where=str(out), fix="give a folder with --out")
-    detector = Detector.load(bundle, threads=threads)
+    detector = open_bundle(bundle, threads=threads)
+    if budget is not None:
+        detector = detector.at_budget(budget)
     progress, records, bad = TerminalProgress(), [], 0
     for file, name in zip(files, _names(files), strict=True):
         try:
@@ -132,7 +134,8 @@ def _print(path: str, e: Explanation, target: str) -> None:
         Text(f"{path}: {d.label}{lean}, P(roadwork) {d.probability:.3f}, log-odds {d.log_odds:+.2f} ({d.reason})"),
         soft_wrap=True,
     )
-    console.print(Text(f"Certificate: {e.certificate}"), soft_wrap=True)
+    for line in (*(e.answered.sentences() if e.answered else ()), f"Certificate: {e.certificate}"):
+        console.print(Text(line), soft_wrap=True)
     views = Table(
         "view", "part of the picture", "own log-odds", "weight", "contribution", box=None, header_style="bold"
     )

@@ -37,6 +37,7 @@ def export(
     """
     from workzone.errors import ConfigError
 
+    _require_one_model(source, engine, precision)
     if calib is not None:
         if engine not in BUNDLE_ENGINES:
             fix = f"take one of {', '.join(BUNDLE_ENGINES)}, or leave --calib out"
@@ -56,6 +57,24 @@ def export(
             )
         raise _no_source(source)
     _bundle(source, f"{engine}-{precision}", out)
+
+
+def _require_one_model(source: Path, engine: str, precision: str) -> None:
+    """Refuse a cascade of several models: its stages, exits and certificate rest on the scores of its own engines."""
+    from workzone.bundle import schema
+    from workzone.errors import ConfigError
+
+    for folder in (source, source / "bundle"):
+        if (folder / schema.MANIFEST).is_file() and schema.is_cascade(folder):
+            again = f"export.engine={engine} export.precision={precision}"
+            raise ConfigError(
+                "a cascade of several models is planned and certified on the scores of its engines, so it is made anew "
+                "for others",
+                where=str(folder),
+                fix=f"workzone run --config RUN/config.yaml {again} for each of its runs, then workzone cascade"
+                if engine in BUNDLE_ENGINES
+                else "give the run of one of its models",
+            )
 
 
 def _recalibrate(source: Path, data: Path, engine: str, precision: str, out: Path, seed: int) -> None:

@@ -36,4 +36,10 @@ def load(
 
 
 def _inside(folder: Path, suffixes: frozenset[str]) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes)
+    from workzone.errors import DataError
+
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes)
+    if not found:
+        fix = "give files or a folder of pictures"
+        raise DataError("the folder holds no picture to send", where=str(folder), fix=fix)
+    return found

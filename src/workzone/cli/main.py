@@ -16,6 +16,7 @@ import typer
 from workzone.cli import (
     bundle,
     cascade,
+    certify,
     checklist,
     compare,
     config,
@@ -54,6 +55,7 @@ _DECIDE, _TRAIN, _MEASURE, _WORK, _REST = (
 for _name, _command, _panel in (
     ("predict", predict.predict, _DECIDE),
     ("score", score.score, _DECIDE),
+    ("decide", certify.decide, _DECIDE),
     ("explain", explain.explain, _DECIDE),
     ("map", map.make_map, _DECIDE),
     ("demo", run.demo, _TRAIN),
@@ -66,6 +68,7 @@ for _name, _command, _panel in (
     ("verify", bundle.verify, _MEASURE),
     ("evaluate", bundle.evaluate, _MEASURE),
     ("compare", compare.compare, _MEASURE),
+    ("certify", certify.certify, _MEASURE),
     ("serve", serve.serve, _WORK),
     ("load", load.load, _WORK),
     ("checklist", checklist.checklist, _WORK),

@@ -115,6 +115,7 @@ def run(
                 labels=None if labels is None else TableLog(labels).columns(),
                 settings=settings,
                 where=str(log),
+                labels_where=str(labels),
                 day=all_of,
                 now=moment,
             )

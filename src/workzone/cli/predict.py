@@ -72,7 +72,7 @@ def predict(
     """
     from workzone.cli.results import write
 
-    chosen = _format(form, out)
+    chosen = chosen_format(form, out)
     files, total = _collect(paths or [])
     bundle = or_starter(bundle)
     from workzone.bundle.cascade import budget_sentences
@@ -91,13 +91,14 @@ def predict(
     if mark is not None:
         then = "so every image is left open" if mark.policy == "abstain" else "answers are given all the same"
         note(f"The certificate of this bundle is void since {mark.time}, {then}: {'; '.join(mark.reasons)}")
-    require_poolable(detector, options.score)
     if budget is not None:
         detector = detector.at_budget(budget)
         for sentence in budget_sentences(detector.policy):
             note(sentence)
     elif not detector.certificate.certified:
         note("This bundle makes no certified promise: " + detector.certificate.sentences()[0])
+    if options.score is not None:
+        require_poolable(detector)
     counts = {"decided": 0, "abstain": 0, "unreadable": 0}
     videos = VideoCounts()
     ticker = _Ticker(total)
@@ -123,7 +124,8 @@ def _images(n: int) -> str:
     return "1 image" if n == 1 else f"{n:,} images"
 
 
-def _format(form: str | None, out: Path | None) -> str:
+def chosen_format(form: str | None, out: Path | None) -> str:
+    """The format asked for, or that of the suffix of ``out``; raises ConfigError where they do not fit."""
     if form is None:
         form = {".jsonl": "jsonl", ".parquet": "parquet"}.get(out.suffix.lower(), "csv") if out else "table"
     if form not in FORMATS:

@@ -21,14 +21,14 @@ def measure_robustness(
     progress: TerminalProgress,
 ) -> str:
     """Write ``robustness.json`` and ``robustness.png`` into ``out``; returns what breaks first."""
-    from workzone.bundle import Detector
+    from workzone.bundle import open_bundle
     from workzone.evaluation.changes import corruption_changes, streetvision_changes
     from workzone.evaluation.figures import Draws
     from workzone.evaluation.report.robustness import write_robustness
     from workzone.evaluation.robustness import robustness
     from workzone.pipeline.external import picture_scorer
 
-    score = picture_scorer(Detector.load(bundle, threads=threads), workers=threads)
+    score = picture_scorer(open_bundle(bundle, threads=threads), workers=threads)
     draws = Draws(settings.resamples, settings.interval, settings.level, settings.by_group, seed)
     changes = (*corruption_changes(levels=settings.robustness_levels), *streetvision_changes())
     with progress.bar("changed pictures") as advance:

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from workzone.bundle import Detector
+    from workzone.bundle.chain import AnyDetector
     from workzone.cli.progress import TerminalProgress
     from workzone.streetvision.challenges import Scored
     from workzone.streetvision.report import Simulation
@@ -43,7 +43,7 @@ def simulate(
     """
     from rich.console import Console
 
-    from workzone.bundle import Detector
+    from workzone.bundle import open_bundle
     from workzone.cli.bundle import need_eval
     from workzone.cli.progress import TerminalProgress
     from workzone.cli.tables import print_table
@@ -59,7 +59,7 @@ def simulate(
     if runs * challenges > 20_000_000:
         raise ConfigError("more than 20 million challenges", where="--runs", fix="take fewer runs or challenges")
     progress = TerminalProgress()
-    detector = Detector.load(bundle, threads=threads)
+    detector = open_bundle(bundle, threads=threads)
 
     def scores(place: Path, name: str) -> Scored:
         return _scores(detector, place, protocol, out / name, images, draws, seed, threads, progress)
@@ -94,7 +94,7 @@ def simulate(
 
 
 def _scores(
-    detector: Detector,
+    detector: AnyDetector,
     place: Path,
     protocol: str,
     stored: Path,

@@ -41,7 +41,7 @@ class CalibrateConfig(Section):
         description="per_slice: metadata column that names the slice; must be known when an image is decided",
     )
     fraction: Fraction = Field(
-        default=0.5, description="share of val_calib for the calibrator; the rest is kept for the certificate"
+        default=0.4, description="share of val_calib for the calibrator; the rest is kept for the certificate"
     )
     folds: int = Field(default=5, ge=2, le=50, description="folds of the choice between methods")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from workzone.data.columns import RowNames, conform, typed_csv
-from workzone.errors import ManifestError
+from workzone.errors import ManifestError, unreadable
 from workzone.files import atomic_path, sha256_json
 
 SUFFIXES = (".parquet", ".csv")
@@ -22,7 +22,7 @@ def read_table(path: Path) -> pl.DataFrame:
         ManifestError: the file is missing, of another kind, or cannot be parsed.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise ManifestError("a table must be a .parquet or .csv file", where=str(path))
+        raise ManifestError("a table must be a .parquet or .csv file", where=str(path), fix="give one of these")
     if not path.is_file():
         raise ManifestError("there is no such file", where=str(path), fix="check the path")
     try:
@@ -32,8 +32,7 @@ def read_table(path: Path) -> pl.DataFrame:
         # Blank lines are no rows.
         return frame.filter(pl.any_horizontal(pl.all().fill_null("") != ""))
     except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ManifestError(f"the table cannot be read: {reason}", where=str(path)) from error
+        raise unreadable(ManifestError, "the table", path, error) from error
 
 
 def _no_notes() -> pl.DataFrame:

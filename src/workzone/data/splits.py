@@ -16,7 +16,7 @@ from workzone.data.allocate import allocate
 from workzone.data.manifest import Manifest
 from workzone.data.roles import ROLE_TYPES, Role, RoleData
 from workzone.data.units import find_units
-from workzone.errors import DataError
+from workzone.errors import DataError, unreadable
 from workzone.files import read_json, sha256_json, write_json
 
 VERSION = 1
@@ -84,18 +84,28 @@ class Splits:
         try:
             raw = read_json(file)
         except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"the split file cannot be read: {error}", where=str(file)) from error
+            raise unreadable(DataError, "the split file", file, error) from error
+        fix = "give a split file of 'workzone data split' or of a run"
         if not isinstance(raw, dict) or not isinstance(raw.get("assignment"), dict):
-            raise DataError("the split file has no 'assignment' of image ids to roles", where=str(file))
+            raise DataError("the split file has no 'assignment' of image ids to roles", where=str(file), fix=fix)
         if raw.get("version") != VERSION:
-            raise DataError(f"the split file has version {raw.get('version')!r}, not {VERSION}", where=str(file))
+            what = f"the split file has version {str(raw.get('version'))[:20]}, not {VERSION}"
+            raise DataError(what, where=str(file), fix=fix)
+        fractions, counts, seed = raw.get("fractions", {}), raw.get("counts", {}), raw.get("seed")
+        if not (
+            isinstance(fractions, dict)
+            and all(isinstance(f, int | float) for f in fractions.values())
+            and isinstance(counts, dict)
+            and (seed is None or isinstance(seed, int))
+        ):
+            raise DataError("fractions, counts or seed of the split file are malformed", where=str(file), fix=fix)
         splits = cls(
             assignment={str(i): _role(r, f"{file}, id {i!r}") for i, r in raw["assignment"].items()},
             content=_texts(raw, "content", file),
             units=_texts(raw, "units", file),
-            fractions={_role(r, str(file)): float(f) for r, f in raw.get("fractions", {}).items()},
-            counts=raw.get("counts", {}),
-            seed=raw.get("seed"),
+            fractions={_role(r, str(file)): float(f) for r, f in fractions.items()},
+            counts=counts,
+            seed=seed,
         )
         if raw.get("hash") not in (None, splits.fingerprint):
             raise DataError(
@@ -238,7 +248,9 @@ def make_splits(
 
 
 def _array(column: pl.Series) -> NDArray[Any]:
-    """Column as numpy: numbers with NaN and text with "" for unknown values."""
+    """Column as numpy: whole numbers with None, other numbers with NaN and text with "" for unknown values."""
+    if column.dtype.is_integer():
+        return np.array(column.to_list(), dtype=object) if column.null_count() else column.to_numpy()
     if column.dtype.is_numeric():
         return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
     return np.array([("" if v is None else str(v)) for v in column.to_list()], dtype=np.str_)
@@ -254,7 +266,8 @@ def role_frame(manifest: Manifest, splits: Splits, role: Role, *, labelled: bool
 def open_role(manifest: Manifest, splits: Splits, role: Role | str) -> RoleData:
     """Labelled images of one role as its own type, in manifest order; groups are the units of the split.
 
-    Metadata columns are numpy arrays: numbers with NaN, text with "" where the value is unknown.
+    Metadata columns are numpy arrays: whole numbers with None (the array then holds objects), other numbers with
+    NaN, text with "" where the value is unknown.
 
     Raises:
         DataError: no such role, the role is empty, or the split does not fit the manifest.

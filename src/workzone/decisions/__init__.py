@@ -63,6 +63,7 @@ __all__ = [
     "from_dict",
     "issue",
     "require_disjoint",
+    "unfitted",
 ]
 
 
@@ -81,6 +82,16 @@ def create(name: str, **options: Any) -> Policy:
     if unknown:
         raise ConfigError(f"policy {name!r} has no option {unknown[0]!r}", fix=f"its options are {', '.join(known)}")
     return POLICIES[name](**options)
+
+
+def unfitted(name: str, settings: Mapping[str, Any], **more: Any) -> Policy:
+    """A new policy with those of ``settings`` that it knows, and ``more`` options, which it must know.
+
+    Raises:
+        ConfigError: as ``create``.
+    """
+    known = inspect.signature(POLICIES[name]).parameters if name in POLICIES else {}
+    return create(name, **{k: v for k, v in settings.items() if k in known}, **more)
 
 
 def from_dict(stored: object) -> Policy:

@@ -129,11 +129,11 @@ class Certificate(BaseModel):
 
     def sentences(self) -> list[str]:
         """The certificate in plain words, warnings included."""
-        lines = [g.sentence() for g in self.guarantees] or ["This bundle makes no promise about its error rates."]
+        lines = [g.sentence() for g in self.guarantees] or ["No promise is made about the error rates."]
         lines.append(
             f"Valid only for engine {self.engine} and for images drawn like the {self.n_certification} certification "
-            f"images ({self.n_certification_groups} groups, {self.prevalence:.0%} roadwork); void when any part of the "
-            "bundle changes."
+            f"images ({self.n_certification_groups} groups, {self.prevalence:.0%} roadwork); void when engine, "
+            "preprocessing, calibrator or policy changes."
         )
         return lines + self.warnings
 

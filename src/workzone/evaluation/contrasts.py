@@ -93,9 +93,15 @@ def contrasts(e: Evaluated, draws: Draws) -> tuple[Contrast, ...]:
     for name, probability in e.others.items():
         sides = (name, probability), (main, e.probability)
         found.append(_models(f"engine {name}", f"{main} against {name}", *sides, e.labels, draws, units))
+    pair = None
     if e.recalibrated is not None:
-        name, probability = e.recalibrated
-        sides = ("the probabilities as given", e.probability), (name, probability)
+        pair = (e.probability, *e.recalibrated)
+    elif e.before is not None:
+        name = next((str(row["name"]) for row in e.calibrators if row.get("chosen")), "the calibrator in use")
+        pair = (e.before, name, e.probability)
+    if pair is not None:
+        given, name, probability = pair
+        sides = ("the probabilities as given", given), (name, probability)
         title = f"Probabilities as given against {name}"
         found.append(_models("calibration", title, *sides, e.labels, draws, units, figures=CALIBRATION_FIGURES))
     first = adjusted([c.rows[0].difference.p for c in found])

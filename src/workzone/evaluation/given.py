@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workzone.decisions.types import NAMES, Decisions
-from workzone.errors import DataError, WorkzoneError
+from workzone.errors import DataError, WorkzoneError, unreadable
 from workzone.evaluation.inputs import Evaluated
 from workzone.predictions import LABELS, Predictions, logit, sigmoid
 
@@ -20,7 +20,9 @@ TABLE = "predictions.parquet"
 _PLACES = (f"evaluate/{TABLE}", TABLE, "predictions.csv")
 _CODES: dict[str, int] = {name: int(code) for code, name in NAMES.items()}
 _COLUMNS = "name the columns id, label, and probability or log_odds"
-_OWN = ("id", "label", "log_odds", "probability", "decision")
+SCORES = ("log_odds", "probability")
+"""Columns that hold a score."""
+_OWN = ("id", "label", *SCORES, "decision")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Given:
         predictions: ids, log-odds, labels where known, metadata columns.
         probability: (N,) probability of roadwork.
         codes: (N,) decision codes where the table has a column ``decision``, else None.
+        score_columns: which of ``log_odds`` and ``probability`` the table has.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Given:
     predictions: Predictions
     probability: NDArray[np.float64]
     codes: NDArray[np.int8] | None = None
+    score_columns: tuple[str, ...] = ()
 
     @property
     def abstains(self) -> bool:
@@ -59,8 +63,10 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
-def load_given(path: Path) -> Given:
+def load_given(path: Path, *, answers: bool = True) -> Given:
     """Read a table (CSV or Parquet), or the table in a run folder or in the folder of an evaluation.
+
+    Without ``answers`` the columns ``label`` and ``decision`` are not read.
 
     Raises:
         DataError: nothing to read, a missing column, or values that mean nothing.
@@ -78,9 +84,10 @@ def load_given(path: Path) -> Given:
     elif not path.exists():
         raise DataError("there is no such file or folder", where=str(path), fix="check the path")
     elif path.suffix.lower() not in SUFFIXES:
-        raise DataError("a table of predictions ends in .csv or .parquet", where=str(path))
+        fix = "give such a table, or the folder of a run or an evaluation"
+        raise DataError("a table of predictions ends in .csv or .parquet", where=str(path), fix=fix)
     try:
-        return _given(path.resolve().name if path.is_dir() else path.stem, file, _read(file))
+        return _given(path.resolve().name if path.is_dir() else path.stem, file, _read(file), answers=answers)
     except WorkzoneError as error:
         if error.where is not None and str(file) in error.where:
             raise
@@ -100,19 +107,23 @@ def _read(file: Path) -> Any:
             return pl.read_csv(file, infer_schema_length=None, schema_overrides=text)
         return pl.read_parquet(file)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"the table cannot be read: {str(error).splitlines()[0]}", where=str(file)) from error
+        raise unreadable(DataError, "the table", file, error) from error
 
 
-def _given(name: str, file: Path, frame: Any) -> Given:
+def _given(name: str, file: Path, frame: Any, *, answers: bool) -> Given:
     if "id" not in frame.columns:
-        has = ", ".join(name[:40] for name in frame.columns[:8])
+        has = ", ".join(" ".join(name.split())[:40] for name in frame.columns[:8])
         raise DataError(f"the table lacks the column 'id'; it has {has}", fix=_COLUMNS)
     if not frame.height:
-        raise DataError("the table holds no rows")
+        raise DataError("the table holds no rows", fix="give one row an image, below the names of columns")
     ids = [None if v is None else str(v) for v in frame["id"].to_list()]
     if None in ids or "" in ids:
         raise DataError("an image has no id", where=f"row {_row([v in (None, '') for v in ids])}")
-    if not {"probability", "log_odds"} & set(frame.columns):
+    _require_unique(ids)
+    if not answers:
+        frame = frame.drop("label", "decision", strict=False)
+    score_columns = tuple(c for c in SCORES if c in frame.columns)
+    if not score_columns:
         raise DataError("the table has neither a column 'probability' nor 'log_odds'", fix=_COLUMNS)
     p = odds = None
     if "probability" in frame.columns:
@@ -136,7 +147,19 @@ def _given(name: str, file: Path, frame: Any) -> Given:
         view_log_odds=frame.select(views).to_numpy().astype(np.float64) if views else None,
         columns={c: np.array(frame[c].to_list(), dtype=object) for c in rest},
     )
-    return Given(name, file, predictions, sigmoid(predictions.log_odds) if p is None else p, _decisions(frame))
+    probability = sigmoid(predictions.log_odds) if p is None else p
+    return Given(name, file, predictions, probability, _decisions(frame), score_columns)
+
+
+def _require_unique(ids: list[Any]) -> None:
+    first: dict[Any, int] = {}
+    for row, image_id in enumerate(ids, 1):
+        if first.setdefault(image_id, row) != row:
+            raise DataError(
+                f"prediction ids are not unique: {image_id!r} stands there twice",
+                where=f"rows {first[image_id]} and {row}",
+                fix="keep one row for each image, or give each image its own id",
+            )
 
 
 def _numbered(column: str, prefix: str) -> bool:

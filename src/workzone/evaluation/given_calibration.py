@@ -55,7 +55,7 @@ def calibrate_given(given: Given, *, seed: int) -> tuple[GivenCalibration, NDArr
     if counts.sum() < _FEWEST or counts.min() < 2:
         few = f"{counts.sum()} images, {counts[1]} with roadwork, are too few to compare calibrators on."
         return GivenCalibration(note=few), test
-    data = _calib_data(given, fitted_on)
+    data = calib_data(given, fitted_on)
     names = [name for name in CALIBRATORS if set(create(name).needs) <= set(data.columns)]
     chosen = select(data, names, seed=seed)
     rows, on_test = [], {}
@@ -81,25 +81,40 @@ def split_of(given: Given) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     Raises:
         DataError: the column names no test images.
     """
-    n = len(given.probability)
-    everything = np.ones(n, dtype=bool)
-    if SPLIT not in given.predictions.columns:
+    everything = np.ones(len(given.probability), dtype=bool)
+    told = told_split(given)
+    if told is None:
         return ~everything, everything
-    words = np.char.lower(np.char.strip(given.predictions.column(SPLIT, default="")))
-    calib, test = (np.isin(words, sorted(known)) for known in (CALIBRATION, TEST))
-    if not (calib | test | np.isin(words, sorted(_OTHER))).any():
-        return ~everything, everything
+    calib, test = told
     if not test.any():
-        found = ", ".join(repr(w) for w in sorted(set(words.tolist()))[:5])
         raise DataError(
             "the column 'split' names no test images, and only these are evaluated",
-            where=f"{given.path}, values {found}",
+            where=f"{given.path}, {split_values(given)}",
             fix="name them 'test' (and images to compare calibrators on 'calibration'), or drop the column",
         )
     return calib, test
 
 
-def _calib_data(given: Given, rows: NDArray[np.bool_]) -> CalibData:
+def told_split(given: Given) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+    """(N,) images that the column ``split`` calls calibration, and (N,) test images; None where it tells no split."""
+    if SPLIT not in given.predictions.columns:
+        return None
+    words = _split_words(given)
+    calib, test = (np.isin(words, sorted(known)) for known in (CALIBRATION, TEST))
+    return (calib, test) if (calib | test | np.isin(words, sorted(_OTHER))).any() else None
+
+
+def split_values(given: Given) -> str:
+    """The words of the column ``split``, for a message."""
+    return "values " + ", ".join(repr(w) for w in sorted(set(_split_words(given).tolist()))[:5])
+
+
+def _split_words(given: Given) -> NDArray[np.str_]:
+    return np.char.lower(np.char.strip(given.predictions.column(SPLIT, default="")))
+
+
+def calib_data(given: Given, rows: NDArray[np.bool_]) -> CalibData:
+    """Images ``rows`` (N,) of a labelled table, for calibrators and policies; an image without a group is its own."""
     from workzone.evaluation.inputs import groups_of
 
     part = given.predictions.take(rows)

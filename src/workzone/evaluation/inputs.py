@@ -53,6 +53,7 @@ class Evaluated:
         others: (N,) probabilities of the same images by other engines of the run, by name.
         recalibrated: name of the calibrator that would be chosen for probabilities that were given, and what it makes
             of them (N,); None where the probabilities are its own already.
+        before: (N,) the probabilities as they were given, where the calibrator in use made others of them, or None.
         uncertainty: how well measures and failure gates found mistakes among the certification images, as
             ``workzone.decisions.failure.compare_measures`` says it; empty where it was not measured.
         certificate: the certificate of the bundle, or None.
@@ -76,6 +77,7 @@ class Evaluated:
     confidence: tuple[str, FloatArray] | None = None
     others: Mapping[str, FloatArray] = field(default_factory=dict)
     recalibrated: tuple[str, FloatArray] | None = None
+    before: FloatArray | None = None
     uncertainty: Mapping[str, Any] = field(default_factory=dict)
     certificate: Certificate | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
@@ -95,6 +97,8 @@ class Evaluated:
                 lengths["one_view.decisions"] = len(self.one_view.decisions)
         lengths |= {f"calibrated {name}": len(p) for name, p in self.calibrated.items()}
         lengths |= {f"engine {name}": len(p) for name, p in self.others.items()}
+        if self.before is not None:
+            lengths["before"] = len(self.before)
         for name, pair in (("confidence", self.confidence), ("recalibrated", self.recalibrated)):
             if pair is not None:
                 lengths[name] = len(pair[1])

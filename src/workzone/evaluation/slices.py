@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workzone.errors import ConfigError
-from workzone.evaluation.bands import UNKNOWN, confidence_bands, hour_bands, whole_numbers
+from workzone.evaluation.bands import UNKNOWN, confidence_bands, hour_bands
 from workzone.evaluation.figures import Draws, Part, label_figures, policy_figures, share
 from workzone.evaluation.inputs import Evaluated
 from workzone.evaluation.worst import worst_slice
@@ -103,7 +103,7 @@ def column_values(e: Evaluated, column: str) -> StrArray:
         return hour_bands(e.predictions)
     if column == "confidence":
         return confidence_bands(e.probability)
-    return whole_numbers(e.predictions.column(column))
+    return e.predictions.column(column)
 
 
 def compute_slices(

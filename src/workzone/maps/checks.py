@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from workzone.errors import DataError
+from workzone.errors import DataError, unreadable
 from workzone.maps.events import Check
 from workzone.maps.sightings import parse_time
+
+_FIX = "give a CSV with the columns latitude, longitude, time (ISO) and roadwork (1 or 0)"
 
 
 def read_checks(path: Path) -> list[Check]:
@@ -29,11 +31,16 @@ def read_checks(path: Path) -> list[Check]:
                     )
                 except (KeyError, TypeError, ValueError, AttributeError) as error:
                     raise DataError(
-                        f"line {line} lacks latitude, longitude, time or roadwork (1 or 0): {error}", where=str(path)
+                        "a check lacks latitude, longitude, time or roadwork (1 or 0)",
+                        where=f"{path}, line {line}",
+                        fix=_FIX,
                     ) from error
                 if check.time != check.time:
-                    raise DataError(f"line {line}: {row['time']!r} is no ISO time", where=str(path))
+                    where = f"{path}, line {line}"
+                    raise DataError(f"{row['time'][:40]!r} is no ISO time", where=where, fix=_FIX)
                 found.append(check)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the checks cannot be read: {error}", where=str(path)) from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise unreadable(DataError, "the checks", path, error, fix=_FIX) from error
+    if not found:
+        raise DataError("the file holds no checks", where=str(path), fix=_FIX)
     return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.errors import DataError, ImageError
+from workzone.errors import DataError, ImageError, unreadable
 from workzone.maps.tracks import Track
 from workzone.predictions import FloatArray, StrArray
 
@@ -170,7 +170,7 @@ def _read(path: Path) -> pl.DataFrame:
     try:
         return reader(path)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"the table cannot be read: {error}", where=str(path)) from error
+        raise unreadable(DataError, "the table", path, error) from error
 
 
 def _number(frame: pl.DataFrame, column: str) -> FloatArray:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from workzone.errors import DataError
+from workzone.errors import DataError, unreadable
 from workzone.predictions import FloatArray
 
 MAX_BYTES = 512 * 1024 * 1024
@@ -55,9 +55,9 @@ def read_track(path: Path) -> Track:
     found = np.array(sorted(rows), dtype=np.float64)
     found = found[np.r_[True, np.diff(found[:, 0]) > 0]]
     if len(found) < 2:
-        raise DataError("all fixes of the track have one time", where=str(path))
+        raise DataError("all fixes of the track have one time", where=str(path), fix="give two times or more")
     if (np.abs(found[:, 1]) > 90).any() or (np.abs(found[:, 2]) > 180).any():
-        raise DataError("a fix lies outside -90..90 and -180..180 degrees", where=str(path))
+        raise DataError("a fix lies outside -90..90 and -180..180 degrees", where=str(path), fix="correct it")
     return Track(found[:, 0], found[:, 1], found[:, 2])
 
 
@@ -76,7 +76,7 @@ def _gpx(path: Path) -> list[tuple[float, float, float]]:
                 rows.append((_seconds(stamp), float(element.attrib["lat"]), float(element.attrib["lon"])))
             element.clear()
     except (ElementTree.ParseError, KeyError, ValueError) as error:
-        raise DataError(f"the GPX file cannot be read: {error}", where=str(path)) from error
+        raise unreadable(DataError, "the GPX file", path, error) from error
     return rows
 
 
@@ -89,10 +89,12 @@ def _csv(path: Path) -> list[tuple[float, float, float]]:
                     rows.append((_seconds(row["time"]), float(row["latitude"]), float(row["longitude"])))
                 except (KeyError, TypeError, ValueError) as error:
                     raise DataError(
-                        f"line {line} of the track has no time, latitude and longitude: {error}", where=str(path)
+                        "a row of the track lacks time, latitude or longitude",
+                        where=f"{path}, line {line}",
+                        fix="give a CSV with the columns time (ISO or seconds), latitude and longitude",
                     ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the track cannot be read: {error}", where=str(path)) from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise unreadable(DataError, "the track", path, error) from error
     return rows
 
 

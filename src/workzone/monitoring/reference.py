@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from workzone.errors import CheckFailedError, DataError
+from workzone.errors import CheckFailedError, DataError, unreadable
 from workzone.files import atomic_path, read_json, sha256_file, write_json
 from workzone.monitoring.table import CODES, Log, TableLog, to_log
 
@@ -46,6 +46,7 @@ def freeze(log: Log, bundle_sha256: str, out: Path, *, now: datetime | None = No
     if len(log) < FEWEST:
         raise DataError(
             f"{len(log)} predictions are too few for a reference",
+            where=str(out),
             fix=f"give at least {FEWEST}, better those of all certification images",
         )
     data: dict[str, Any] = {
@@ -79,13 +80,17 @@ def load_reference(table: Path, bundle_sha256: str) -> Reference:
     """
     path = record_path(table)
     fix = "make it with: workzone monitor freeze BUNDLE PREDICTIONS --out reference.parquet"
-    try:
-        record = read_json(path)
-        found, owner, created = str(record["sha256"]), str(record["bundle_sha256"]), str(record["created"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"the record of the reference cannot be read: {error}", where=str(path), fix=fix) from error
     if not table.is_file():
         raise DataError("there is no reference here", where=str(table), fix=fix)
+    try:
+        record = read_json(path)
+    except (OSError, ValueError) as error:
+        raise unreadable(DataError, "the record of the reference", path, error, fix=fix) from error
+    try:
+        found, owner, created = str(record["sha256"]), str(record["bundle_sha256"]), str(record["created"])
+    except (KeyError, TypeError) as error:
+        what = "the record of the reference lacks sha256, bundle_sha256 or created"
+        raise DataError(what, where=str(path), fix=fix) from error
     if sha256_file(table) != found:
         raise CheckFailedError("the reference was changed after it was frozen", where=str(table), fix=fix)
     if owner != bundle_sha256:

@@ -47,11 +47,16 @@ def join(columns: Columns, log: Log, where: str) -> Reviewed:
     a request twice, and the label is about one of the two pictures.
 
     Raises:
-        DataError: a column is missing or malformed, or an image has two labels.
+        DataError: a column is missing or malformed, or an image has two labels; ``where`` and the row are named.
     """
     ids = columns.get("id", columns.get("path"))
     if ids is None or "label" not in columns:
-        raise DataError("reviewed labels need the columns id (or path) and label", where=where)
+        held = ", ".join(" ".join(name.split())[:40] for name in list(columns)[:8]) or "none"
+        raise DataError(
+            f"reviewed labels need the columns id (or path) and label, and these have {held}",
+            where=where,
+            fix="give the CSV file that the review page exports, or a table with these columns",
+        )
     place: dict[str, int] = {}
     exact: dict[tuple[str, str], int] = {}
     hashes = None if log.sha256 is None or "sha256" not in columns else [str(h or "") for h in columns["sha256"]]
@@ -60,26 +65,29 @@ def join(columns: Columns, log: Log, where: str) -> Reviewed:
         if hashes is not None and log.sha256 is not None:
             exact.setdefault((name, str(log.sha256[at])), at)
     weights: Any = columns.get("weight", [1.0] * len(ids))
-    rows, labels, kept, seen, unknown = [], [], [], set(), 0
-    for name, label, weight, sha in zip(
-        map(str, ids), columns["label"], weights, hashes or [""] * len(ids), strict=True
+    rows, labels, kept, unknown = [], [], [], 0
+    seen: dict[str, int] = {}
+    for number, (name, label, weight, sha) in enumerate(
+        zip(map(str, ids), columns["label"], weights, hashes or [""] * len(ids), strict=True), 1
     ):
         if label is None or label == "":
             continue
+        here = f"{where}, row {number} ({name[:80]})"
         text = str(int(label)) if isinstance(label, (int, float)) and label in (0, 1) else str(label).strip().lower()
         if text not in _LABELS:
-            raise DataError(f"unknown label {str(label)[:40]!r}", where=f"{where}, {name}", fix="say 0 or 1")
+            raise DataError(f"unknown label {str(label)[:40]!r}", where=here, fix="say 0 or 1")
         if name in seen:
-            raise DataError(f"the image {name!r} has two labels", where=where, fix="keep one of them")
-        seen.add(name)
+            rows_of = f"{where}, rows {seen[name]} and {number}"
+            raise DataError(f"the image {name[:80]!r} has two labels", where=rows_of, fix="keep one of them")
+        seen[name] = number
         try:
             share = float(weight)
         except (TypeError, ValueError) as error:
-            raise DataError("a weight is no number", where=f"{where}, {name}") from error
+            raise DataError(f"the weight {str(weight)[:40]!r} is no number", where=here, fix="say 1") from error
         if not 0 < share <= 1:
             raise DataError(
                 f"weight {share:g} lies outside (0, 1]",
-                where=f"{where}, {name}",
+                where=here,
                 fix="divide the smallest review probability in use by that of the image",
             )
         # Rows that were logged before the log held hashes have an empty one.

@@ -137,6 +137,7 @@ def look(
     labels: Columns | None = None,
     settings: Settings | None = None,
     where: str = "the log",
+    labels_where: str = "reviewed labels",
     day: date | None = None,
     now: datetime | None = None,
 ) -> Findings:
@@ -151,6 +152,7 @@ def look(
         labels: reviewed labels, see ``reviewed.join``.
         settings: how to look.
         where: name of the log in errors.
+        labels_where: name of the labels in errors.
         day: the day of all predictions, for a log without times; that day is taken as finished.
         now: time of the look, now where left out.
 
@@ -172,7 +174,7 @@ def look(
         notes.append(f"{len(table) - len(dated)} predictions without a time belong to no day; give --day for them")
     days = judge(dated, reference.log, s.drift, today=today, days=s.days)
     _, off = standing(days)
-    reviewed, watch = _review(bundle, table, out, labels, s, notes)
+    reviewed, watch = _review(bundle, table, out, labels, labels_where, s, notes)
     p = float("nan")
     if reviewed is not None:
         p = contradiction(reviewed.labels, reviewed.probability, reviewed.weights)
@@ -194,13 +196,13 @@ def look(
 
 
 def _review(
-    bundle: Watched, table: Log, out: Path, labels: Columns | None, s: Settings, notes: list[str]
+    bundle: Watched, table: Log, out: Path, labels: Columns | None, where: str, s: Settings, notes: list[str]
 ) -> tuple[Reviewed | None, Watch]:
     path = out / "watch.json"
     watch = Watch.open(path, bundle.sha256, bundle.limits, s.delta)
     if labels is None:
         return None, watch
-    reviewed = join(labels, table, "reviewed labels")
+    reviewed = join(labels, table, where)
     if reviewed.unknown:
         notes.append(f"{reviewed.unknown} reviewed labels are of images that the log does not hold")
     if len(reviewed) and (reviewed.codes == -1).all():

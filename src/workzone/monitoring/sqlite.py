@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from workzone.errors import DataError, needs_extra
+from workzone.errors import DataError, needs_extra, unreadable
 from workzone.monitoring.table import Columns, PredictionLog, TableLog
 
 SUFFIXES = frozenset({".db", ".sqlite", ".sqlite3"})
@@ -47,13 +47,14 @@ class SqliteLog:
             DataError: no such file or table, or it cannot be read.
         """
         if not self.path.is_file():
-            raise DataError("there is no log here", where=str(self.path))
+            raise DataError("there is no log here", where=str(self.path), fix="check the path")
         name = '"' + self.table.replace('"', '""') + '"'
         try:
             with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)) as db:
                 names = [row[1] for row in db.execute(f"PRAGMA table_info({name})")]
                 if not names:
-                    raise DataError(f"the database has no table {self.table!r}", where=str(self.path))
+                    what = f"the database has no table {self.table!r}"
+                    raise DataError(what, where=str(self.path), fix="give the file of 'workzone serve --log-db'")
                 query = f"SELECT * FROM {name}"
                 bound: tuple[float | str, ...] = ()
                 if since is not None and "time" in names:
@@ -62,7 +63,7 @@ class SqliteLog:
                     bound = (since.strftime("%Y-%m-%d"), since.timestamp())
                 rows = db.execute(query, bound).fetchall()
         except sqlite3.Error as error:
-            raise DataError(f"the log cannot be read: {error}", where=str(self.path)) from error
+            raise unreadable(DataError, "the log", self.path, error) from error
         found = {name: [row[k] for row in rows] for k, name in enumerate(names)}
         if not set(names) >= _SERVER:
             return _of_role(found, self.role, str(self.path))
@@ -148,7 +149,7 @@ def _archived(folder: Path, since: datetime | None) -> _Found:
             if since is not None:
                 frame = frame.filter(pl.col("time") >= since.timestamp())
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise DataError(f"the archive cannot be read: {error}", where=str(file)) from error
+            raise unreadable(DataError, "the archive", file, error) from error
         if missing := sorted(({"time"} | _SERVER) - set(frame.columns)):
             raise DataError(f"this is no archive of a server: it lacks {missing[0]!r}", where=str(file))
         parts.append({name: frame[name].to_list() for name in frame.columns})

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.errors import DataError, needs_extra
+from workzone.errors import DataError, needs_extra, unreadable
 from workzone.predictions import FloatArray, StrArray
 
 CODES = {"abstain": -1, "no_roadwork": 0, "roadwork": 1}
@@ -239,7 +239,7 @@ class TableLog:
             else:
                 frame = pl.read_parquet(self.path)
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise DataError(f"the table cannot be read: {error}", where=str(self.path)) from error
+            raise unreadable(DataError, "the table", self.path, error) from error
         return {name: frame[name].to_list() for name in frame.columns}
 
     def _lines(self) -> Columns:
@@ -247,15 +247,21 @@ class TableLog:
         try:
             with self.path.open(encoding="utf-8") as stream:
                 for number, line in enumerate(stream, 1):
-                    row = json.loads(line) if line.strip() else None
+                    row = self._row(line, number) if line.strip() else None
                     if row is not None and not isinstance(row, dict):
-                        raise DataError(f"line {number} is no JSON object", where=str(self.path))
+                        raise DataError("a line is no JSON object", where=f"{self.path}, line {number}", fix=_FIX)
                     # Intervals of videos are no pictures.
                     if row is not None and row.get("kind") != "interval":
                         rows.append(row)
                     if number > MOST_ROWS:
                         raise DataError(f"the log holds more than {MOST_ROWS:,} rows", where=str(self.path))
-        except (OSError, ValueError) as error:
-            raise DataError(f"the log cannot be read: {error}", where=str(self.path)) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise unreadable(DataError, "the table", self.path, error) from error
         names = dict.fromkeys(name for row in rows for name in row)
         return {name: [row.get(name) for row in rows] for name in names}
+
+    def _row(self, line: str, number: int) -> Any:
+        try:
+            return json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError("a line is no JSON", where=f"{self.path}, line {number}", fix=_FIX) from error

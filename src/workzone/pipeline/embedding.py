@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from workzone.bundle.runtime import Detector
 from workzone.config import RunConfig
 from workzone.config.load import load_config
 from workzone.data.manifest import Manifest, read_table
-from workzone.errors import ConfigError, DataError
+from workzone.errors import ConfigError, DataError, unreadable
 from workzone.files import sha256_file
 from workzone.pipeline.phase import Progress
 from workzone.pipeline.reading import workers
@@ -123,16 +124,20 @@ def read_embeddings(path: Path, manifest: Manifest) -> NDArray[np.float32]:
     """
     if path.suffix == ".npz":
         try:
+            if path.is_file() and not zipfile.is_zipfile(path):
+                raise ValueError("it is no .npz file")
             with np.load(path, allow_pickle=False) as data:
                 ids, values = [str(i) for i in data["ids"].tolist()], np.asarray(data["embeddings"], dtype=np.float32)
         except Exception as error:  # numpy, zipfile, zlib and tokenize have many classes for a damaged file
-            raise DataError(f"the embeddings cannot be read: {error}", where=str(path)) from error
+            raise unreadable(DataError, "the embeddings", path, error) from error
     else:
         frame = read_table(path)
         names = [c for c in frame.columns if c.startswith("embedding_")]
         if "id" not in frame.columns or not names:
             raise DataError(
-                "a table of embeddings needs the columns id, embedding_0, embedding_1, ...", where=str(path)
+                "a table of embeddings needs the columns id, embedding_0, embedding_1, ...",
+                where=str(path),
+                fix="name the columns so",
             )
         ids, values = [str(i) for i in frame["id"].to_list()], frame.select(names).to_numpy().astype(np.float32)
     if values.ndim != 2 or len(ids) != len(values):

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from workzone.bundle import Detector
 from workzone.bundle.chain import open_bundle
 from workzone.bundle.runtime import Decider
 from workzone.bundle.slices import unknown_slices
@@ -75,8 +74,7 @@ def evaluate_bundle_inputs(bundle: Path, data: Path, *, threads: int, progress: 
         confidence=policy_confidence(detector.policy, decided.probability, predictions.view_log_odds),
         certificate=detector.certificate,
         meta={"bundle": detector.manifest.name, "engine": detector.certificate.engine, "data": str(data)},
-        # A map of one model would not explain an answer of several.
-        overlay=overlay_of(detector) if isinstance(detector, Detector) else None,
+        overlay=overlay_of(detector),
     )
 
 

@@ -161,7 +161,7 @@ def plain_sample(labels: Path) -> tuple[Columns, int]:
         DataError: the table cannot be read, or a review queue holds abstained images alone.
     """
     if not labels.is_file():
-        raise DataError("there are no reviewed labels here", where=str(labels))
+        raise DataError("there are no reviewed labels here", where=str(labels), fix="give a table with id and label")
     table = TableLog(labels).columns()
     if "sampled" not in table:
         return table, 0

@@ -106,12 +106,12 @@ class Registry:
     def _folder(self, state: State, name: str) -> Path:
         return self.root / "bundles" / state.versions[self._name(state, name)]
 
-    @staticmethod
-    def _name(state: State, name: str) -> str:
+    def _name(self, state: State, name: str) -> str:
         version = state.aliases.get(name, name)
         if version not in state.versions:
             known = ", ".join([*state.versions][-10:]) or "none yet"
-            raise ConfigError(f"the registry has no version {name[:60]!r}", fix=f"take one of: {known}")
+            what = f"the registry has no version {name[:60]!r}"
+            raise ConfigError(what, where=str(self.root), fix=f"take one of: {known}")
         return version
 
     def add(self, bundle: Path, version: str | None = None, *, note: str = "") -> str:

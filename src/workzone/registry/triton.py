@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workzone.bundle import schema
+from workzone.bundle.chain import MEMBERS
 from workzone.bundle.verify import verify_bundle
 from workzone.errors import CheckFailedError, ConfigError
 from workzone.files import write_atomic
@@ -27,8 +28,16 @@ def write_triton(bundle: Path, out: Path, *, instances: int = 1) -> list[Path]:
 
     Raises:
         CheckFailedError: the bundle does not verify.
-        ConfigError: its engine is not ONNX Runtime, or a model of this name is there.
+        ConfigError: it is a cascade of several models, its engine is not ONNX Runtime, or a model of that name is there
+            already.
     """
+    if schema.is_cascade(bundle):
+        raise ConfigError(
+            "who answers in a cascade of several models is decided by its calibrators, and Triton runs networks alone",
+            where=str(bundle),
+            fix="answer with workzone serve (registry kserve runs it), or write the networks one by one: "
+            f"workzone registry triton {bundle / MEMBERS / '1'}",
+        )
     failed = [c for c in verify_bundle(bundle) if not c.passed]
     if failed:
         raise CheckFailedError(f"the bundle does not verify: {failed[0].name}: {failed[0].detail}", where=str(bundle))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from workzone.errors import DataError, needs_extra
+from workzone.errors import DataError, needs_extra, unreadable
 from workzone.files import IMAGE_SUFFIXES
 
 LISTS = frozenset({"", ".txt", ".lst", ".list"})
@@ -32,9 +32,19 @@ def list_images(word: str) -> Iterator[bytes]:
         DataError: nothing of this kind, or a row without a path.
         MissingExtraError: a Parquet file without polars.
     """
+    any_of = False
+    for name in _names(word):
+        any_of = True
+        yield name
+    if not any_of:
+        where = "standard input" if word == "-" else word
+        raise DataError("no images were given", where=where, fix="give a folder, a table or a list that names images")
+
+
+def _names(word: str) -> Iterator[bytes]:
     path = Path(word)
     if word == "-":
-        yield from _lines(sys.stdin.buffer)
+        yield from _lines(sys.stdin.buffer, "standard input")
     elif path.is_dir():
         yield from _below(os.fsencode(path))
     elif path.suffix.lower() == ".csv":
@@ -43,7 +53,7 @@ def list_images(word: str) -> Iterator[bytes]:
         yield from _placed(path, _parquet(path))
     elif path.is_file() and path.suffix.lower() in LISTS:
         with path.open("rb") as stream:
-            yield from _lines(stream)
+            yield from _lines(stream, word)
     else:
         what = "there is no such file or folder" if not path.exists() else "this is no folder, table or list of images"
         raise DataError(what, where=word, fix="give a folder, a .csv, a .parquet, a .txt with one path a line, or -")
@@ -61,8 +71,11 @@ def _below(folder: bytes) -> Iterator[bytes]:
             yield path
 
 
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    for line in stream:
+def _lines(stream: IO[bytes], where: str) -> Iterator[bytes]:
+    for number, line in enumerate(stream, 1):
+        if b"\0" in line:
+            fix = "give a text file with one path a line"
+            raise DataError("the name of an image holds a zero byte", where=f"{where}, line {number}", fix=fix)
         if name := line.rstrip(b"\r\n"):
             yield name
 
@@ -76,12 +89,15 @@ def _placed(table: Path, names: Iterator[str | None]) -> Iterator[bytes]:
 
 
 def _csv(table: Path) -> Iterator[str | None]:
-    with table.open(encoding="utf-8-sig", newline="") as stream:
-        rows = csv.reader(stream)
-        at = _column(next(rows, []), table)
-        for row in rows:
-            if row:
-                yield row[at] if at < len(row) else None
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.reader(stream)
+            at = _column(next(rows, []), table)
+            for row in rows:
+                if row:
+                    yield row[at] if at < len(row) else None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise unreadable(DataError, "the table", table, error) from error
 
 
 def _parquet(table: Path) -> Iterator[str | None]:
@@ -98,7 +114,7 @@ def _parquet(table: Path) -> Iterator[str | None]:
             if part.height < _ROWS:
                 return
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"the table cannot be read: {error}", where=str(table)) from error
+        raise unreadable(DataError, "the table", table, error) from error
 
 
 def _column(columns: Sequence[str], table: Path) -> int:
@@ -106,8 +122,9 @@ def _column(columns: Sequence[str], table: Path) -> int:
     for name in PATH_COLUMNS:
         if name in plain:
             return plain.index(name)
+    found = ", ".join(" ".join(c.split())[:40] for c in columns[:8]) or "none"
     raise DataError(
-        f"no column of the table names the image file; its columns are {', '.join(columns) or 'none'}",
+        f"no column of the table names the image file; its columns are {found}",
         where=str(table),
         fix=f"name it one of {', '.join(PATH_COLUMNS)}",
     )

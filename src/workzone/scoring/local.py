@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from typing import Any
 
-from workzone.bundle.runtime import Detector
+from workzone.bundle.chain import AnyDetector
 from workzone.errors import WorkzoneError
 from workzone.scoring.plan import Shard
 from workzone.scoring.shard import Job, Scorer
@@ -19,7 +19,7 @@ from workzone.scoring.shard import Job, Scorer
 _scorer: Scorer | None = None
 
 
-def run_local(job: Job, shards: Sequence[Shard], workers: int, detector: Detector) -> Iterator[int]:
+def run_local(job: Job, shards: Sequence[Shard], workers: int, detector: AnyDetector) -> Iterator[int]:
     """Make ``shards``; yields the images of each as it is finished, in any order.
 
     No more than two shards a worker wait at any time. One worker is this process itself.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workzone.bundle.runtime import Detector
+from workzone.bundle.chain import open_bundle
 from workzone.cluster import Launcher
 from workzone.errors import ArtifactError, ConfigError
 from workzone.files import atomic_path, write_json
@@ -85,7 +85,7 @@ def score_images(
     if shard_size < 1 or how.workers < 0 or how.threads < 1:
         raise ConfigError("shard size and threads must be at least 1, workers at least 0")
     root = bundle.resolve()
-    detector = Detector.load(root, threads=how.threads)
+    detector = open_bundle(root, threads=how.threads)
     require_columns(detector.calibrator, columns)
     if budget is not None:
         detector = detector.at_budget(budget)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workzone.bundle.chain import AnyDetector, open_bundle
 from workzone.bundle.rows import answered, bad_row, image_row, write_parquet
-from workzone.bundle.runtime import Detector
 from workzone.errors import ArtifactError, WorkzoneError, needs_extra
 from workzone.files import atomic_path
 from workzone.monitoring.void import VoidMark
@@ -55,7 +55,7 @@ class Scorer:
     """
 
     def __init__(
-        self, job: Job, *, stopped: Callable[[], bool] | None = None, detector: Detector | None = None
+        self, job: Job, *, stopped: Callable[[], bool] | None = None, detector: AnyDetector | None = None
     ) -> None:
         self.job = job
         self._stopped = stopped or (lambda: False)
@@ -111,7 +111,7 @@ class Scorer:
                 yield image_row(name, answer if mark is None else mark.honour(answer))
 
 
-def open_detector(job: Job) -> Detector:
+def open_detector(job: Job) -> AnyDetector:
     """The bundle of ``job`` at its operating point.
 
     Raises:
@@ -119,7 +119,7 @@ def open_detector(job: Job) -> Detector:
     """
     from workzone.errors import BundleError
 
-    detector = Detector.load(job.bundle, threads=job.threads)
+    detector = open_bundle(job.bundle, threads=job.threads)
     if detector.manifest.sha256 != job.options.bundle_sha256:
         raise BundleError("this is another bundle than at the start", where=str(job.bundle), fix="name a new --out")
     return detector if job.options.budget is None else detector.at_budget(job.options.budget)

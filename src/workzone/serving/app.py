@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,8 +18,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from workzone.serving import openapi, routes_v1, routes_v2
-from workzone.serving.gate import Gate
+from workzone.serving import docs, openapi, routes_v1, routes_v2
+from workzone.serving.gate import HEALTH, Gate
 from workzone.serving.metrics import log_line
 from workzone.serving.model import Model
 from workzone.serving.problems import Problem
@@ -65,6 +66,7 @@ def create_app(settings: ServeSettings, *, model: Model | None = None, roles: Ro
     app.include_router(routes_v2.router)
     _health(app)
     _pages(app)
+    _describe(app, keys=settings.api_key_file is not None)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
@@ -96,12 +98,16 @@ def _drain_on_sigterm(service: Service) -> None:
 
 
 def _health(app: FastAPI) -> None:
-    @app.get("/healthz", summary="Whether the process lives")
+    @app.get("/healthz", summary="Whether the process lives", response_description="The process lives")
     async def healthz() -> Response:
         """Always 200; restart the process where it is not."""
         return JSONResponse({"status": "live"})
 
-    @app.get("/readyz", summary="Whether requests should come here")
+    @app.get(
+        "/readyz",
+        summary="Whether requests should come here",
+        responses={**openapi.answered("Ready"), **openapi.NOT_READY},
+    )
     async def readyz(request: Request) -> Response:
         """200 when a golden image was just answered as it must be and the certificate is not void; 503 otherwise."""
         service = service_of(request)
@@ -110,11 +116,28 @@ def _health(app: FastAPI) -> None:
         body = {"status": "not ready" if reasons else "ready", "certificate": state, "reasons": list(reasons)}
         return JSONResponse(body, 503 if reasons else 200, headers=certificate_headers(service))
 
-    @app.get("/metrics", summary="Figures for Prometheus")
+    @app.get(
+        "/metrics",
+        summary="Figures for Prometheus",
+        response_class=Response,
+        responses={
+            200: {"description": "The figures", "content": {"text/plain": {"schema": {"type": "string"}}}},
+            **openapi.refused(openapi.ERRORS),
+        },
+    )
     async def metrics(request: Request) -> Response:
         """Text format 0.0.4; of all processes of this server, and of the monitor where its folder was given."""
         text = await asyncio.to_thread(service_of(request).figures)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _describe(app: FastAPI, *, keys: bool) -> None:
+    of_routes = app.openapi
+
+    def described() -> dict[str, Any]:
+        return openapi.with_keys(of_routes(), asked=keys, free=HEALTH)
+
+    app.openapi = described  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
 
 def _pages(app: FastAPI) -> None:
@@ -127,8 +150,8 @@ def _pages(app: FastAPI) -> None:
         return FileResponse(_STATIC / "review.html", headers=_KEPT)
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return HTMLResponse(openapi.page(app.openapi()))
+    async def documentation() -> Response:
+        return HTMLResponse(docs.page(app.openapi()))
 
 
 async def _problem(request: Request, error: Exception) -> Response:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from workzone.errors import ConfigError
+from workzone.errors import ConfigError, unreadable
 
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -32,10 +32,11 @@ class ApiKeys:
         """
         try:
             if path.stat().st_size > _MAX_FILE:
-                raise ConfigError("the file of API keys is larger than 1 MiB", where=str(path))
+                raise ConfigError("the file of API keys is larger than 1 MiB", where=str(path), fix="give one a line")
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the API keys cannot be read: {error}", where="--api-key-file") from error
+            fix = "give a text file with lines NAME KEY"
+            raise unreadable(ConfigError, "the file of API keys", path, error, fix=fix) from error
         hashes: dict[str, bytes] = {}
         for number, line in enumerate(lines, start=1):
             if not line.strip() or line.lstrip().startswith("#"):

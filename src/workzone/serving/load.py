@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workzone.bundle.chain import read_bundle
-from workzone.errors import CheckFailedError, ConfigError, DataError, MissingExtraError, WorkzoneError
+from workzone.errors import CheckFailedError, ConfigError, DataError, MissingExtraError, WorkzoneError, unreadable
 from workzone.registry.gates import Gate
 
 PICTURES, OUT, PAUSE, KEY = "WORKZONE_LOAD_PICTURES", "WORKZONE_LOAD_OUT", "WORKZONE_LOAD_PAUSE", "WORKZONE_API_KEY"
@@ -91,9 +91,10 @@ class LoadReport(BaseModel):
         try:
             with path.open("rb") as stream:
                 return cls.model_validate_json(stream.read(MAX_FILE))
-        except (OSError, ValidationError) as error:
-            what = str(error) if isinstance(error, OSError) else str(error.errors()[0]["msg"])
-            what = f"this is no report of a load test: {what}"
+        except OSError as error:
+            raise unreadable(DataError, "the report of a load test", path, error) from error
+        except ValidationError as error:
+            what = f"this is no report of a load test: {error.errors()[0]['msg']}"
             raise DataError(what, where=str(path), fix="make one with: workzone load") from error
 
 

@@ -133,8 +133,8 @@ def connect(path: Path) -> sqlite3.Connection:
     Raises:
         DataError: it is no log, or one of another version.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # heeded by a new database only, and before anything is written
         db.execute("PRAGMA journal_mode=WAL")
@@ -147,7 +147,7 @@ def connect(path: Path) -> sqlite3.Connection:
             version = SCHEMA_VERSION
         if 0 < version < SCHEMA_VERSION:
             version = _upgrade(db)
-    except sqlite3.Error as error:
+    except (OSError, sqlite3.Error) as error:
         raise DataError(f"the log cannot be opened: {error}", where=str(path), fix="give another path") from error
     if version != SCHEMA_VERSION:
         db.close()

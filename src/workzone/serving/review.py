@@ -112,16 +112,18 @@ class ReviewStore:
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
         self.folder, self._max = folder, max_bytes
         self._pictures = folder / "pictures"
-        self._pictures.mkdir(parents=True, exist_ok=True)
         try:
+            self._pictures.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
                 folder / "review.db", timeout=30.0, isolation_level=None, check_same_thread=False
             )
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.executescript(_SCHEMA)
             self._upgrade()
-        except sqlite3.Error as error:
-            raise DataError(f"the review queue cannot be opened: {error}", where=str(folder)) from error
+        except (OSError, sqlite3.Error) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            fix = "give the folder of an earlier --keep-abstained, or a new one"
+            raise DataError(f"the review queue cannot be opened: {why}", where=str(folder), fix=fix) from error
         self._lock = threading.Lock()
         self._soon: queue.Queue[tuple[bytes, Decision, Kept] | None] = queue.Queue(_BACKLOG)
         self._thread: threading.Thread | None = None

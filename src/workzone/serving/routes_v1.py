@@ -10,7 +10,16 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from workzone.errors import DataError
 from workzone.serving.body import parsed_json
-from workzone.serving.openapi import ERRORS, PREDICT_BODY, PREDICT_PARAMETERS, REVIEW_BODY
+from workzone.serving.openapi import (
+    ERRORS,
+    PREDICT_BODY,
+    PREDICT_PARAMETERS,
+    REVIEW_BODY,
+    PictureHash,
+    Reviewer,
+    answered,
+    refused,
+)
 from workzone.serving.places import CHAMPION
 from workzone.serving.problems import Problem
 from workzone.serving.review import ReviewStore
@@ -36,7 +45,7 @@ def certificate_headers(service: Service) -> dict[str, str]:
 @router.post(
     "/predict",
     summary="Decide on one picture or several",
-    responses=ERRORS,
+    responses={**answered("The decision, or one for each picture"), **ERRORS},
     openapi_extra={"requestBody": PREDICT_BODY, "parameters": PREDICT_PARAMETERS},
 )
 async def predict(request: Request) -> Response:
@@ -63,7 +72,12 @@ async def predict(request: Request) -> Response:
     return JSONResponse(body, headers=arm.headers())
 
 
-@router.get("/rollout", summary="Who answers, and how two bundles compare")
+@router.get(
+    "/rollout",
+    summary="Who answers, and how two bundles compare",
+    response_description="Roles and figures",
+    responses=refused(ERRORS),
+)
 async def rollout(request: Request) -> Response:
     """Bundles by role, the split, why a challenger was stopped, and what this process saw of the shadow."""
     service = service_of(request)
@@ -75,7 +89,11 @@ async def rollout(request: Request) -> Response:
     return JSONResponse(told)
 
 
-@router.get("/model", summary="What is served")
+@router.get(
+    "/model",
+    summary="What is served",
+    responses={**answered("Bundle, certificate, thresholds, columns and limits"), **refused(ERRORS)},
+)
 async def model(request: Request) -> Response:
     """Bundle, certificate, thresholds of the policy, metadata columns that are needed, and limits."""
     service = service_of(request)
@@ -116,15 +134,24 @@ def _reviewer(name: object) -> str:
     return name.strip()
 
 
-@router.get("/review", summary="Pictures that wait for a reviewer", responses=ERRORS)
-def review_queue(request: Request, reviewer: str = "") -> Response:
+@router.get(
+    "/review",
+    summary="Pictures that wait for a reviewer",
+    response_description="Pictures and counts",
+    responses=refused(ERRORS, 404, 422),
+)
+def review_queue(request: Request, reviewer: Reviewer = "") -> Response:
     """The next pictures for ``reviewer``, counts, and the pictures on which reviewers disagree."""
     store, name = _store(request), _reviewer(reviewer)
     return JSONResponse({"queue": store.queue_for(name), **store.progress(name)})
 
 
 @router.post(
-    "/review", summary="Say what a picture shows", responses=ERRORS, openapi_extra={"requestBody": REVIEW_BODY}
+    "/review",
+    summary="Say what a picture shows",
+    response_description="The label is kept; counts of the reviewer",
+    responses=ERRORS,
+    openapi_extra={"requestBody": REVIEW_BODY},
 )
 async def review_label(request: Request) -> Response:
     """Append a label; ``undo`` takes the reviewer's last label of this picture back."""
@@ -148,7 +175,15 @@ async def review_label(request: Request) -> Response:
     return JSONResponse(await asyncio.to_thread(store.progress, name))
 
 
-@router.get("/review/export", summary="Labels as a manifest (CSV)", responses=ERRORS)
+@router.get(
+    "/review/export",
+    summary="Labels as a manifest (CSV)",
+    response_class=Response,
+    responses={
+        200: {"description": "The manifest", "content": {"text/csv": {"schema": {"type": "string"}}}},
+        **refused(ERRORS, 404, 422),
+    },
+)
 def review_export(request: Request) -> Response:
     """Manifest of the settled pictures; saved beside the folder ``pictures`` it is read by ``workzone run data=``."""
     return Response(
@@ -158,8 +193,16 @@ def review_export(request: Request) -> Response:
     )
 
 
-@router.get("/review/picture/{sha256}", summary="A picture of the review queue", responses=ERRORS)
-def review_picture(request: Request, sha256: str) -> Response:
+@router.get(
+    "/review/picture/{sha256}",
+    summary="A picture of the review queue",
+    response_class=Response,
+    responses={
+        200: {"description": "The picture", "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}},
+        **refused(ERRORS, 404, 422),
+    },
+)
+def review_picture(request: Request, sha256: PictureHash) -> Response:
     """The picture as it came."""
     file = _store(request).picture(sha256) if _SHA256.fullmatch(sha256) else None
     if file is None or not file.is_file():

@@ -22,7 +22,17 @@ from starlette.responses import JSONResponse, Response
 from workzone.bundle import Detector
 from workzone.serving.body import Picture, deadline_seconds, parsed_json
 from workzone.serving.model import Answer, Model
-from workzone.serving.openapi import INFER_BODY, V2_ERRORS
+from workzone.serving.openapi import (
+    INFER_BODY,
+    INFER_PARAMETERS,
+    NOT_READY,
+    V2_ERRORS,
+    AnyVersion,
+    ModelName,
+    Version,
+    answered,
+    refused,
+)
 from workzone.serving.problems import Problem
 from workzone.serving.roles import Arm
 from workzone.serving.routes_v1 import service_of
@@ -35,6 +45,10 @@ OUTPUTS = {"decision": "BYTES", "probability": "FP64", "prediction_set": "BYTES"
 STAGED = {"stage": "INT64", "cost": "FP64"}
 """What a cascade tells besides: where an image stopped, and the share of the full cost that it took."""
 _PACKED = {"FP64": "d", "INT64": "q"}
+_METADATA = {**answered("Inputs, outputs and versions"), **refused(V2_ERRORS, 404)}
+_READINESS = {**refused(V2_ERRORS, 404), **NOT_READY}
+_INFERENCE = {**answered("Outputs, one element for each picture"), **V2_ERRORS}
+_INFER_EXTRA = {"requestBody": INFER_BODY, "parameters": INFER_PARAMETERS}
 
 
 def problem_response(problem: Problem) -> Response:
@@ -44,19 +58,24 @@ def problem_response(problem: Problem) -> Response:
     return JSONResponse({"error": text, "code": problem.code}, problem.status, headers=problem.headers)
 
 
-@router.get("", summary="The server")
+@router.get("", summary="The server", response_description="What the server is", responses=refused(V2_ERRORS))
 async def server() -> Response:
     """Name, version and extensions."""
     return JSONResponse({"name": "workzone", "version": version("workzone"), "extensions": ["binary_tensor_data"]})
 
 
-@router.get("/health/live", summary="Whether the process lives")
+@router.get("/health/live", summary="Whether the process lives", response_description="The process lives")
 async def live() -> Response:
     """As /healthz."""
     return JSONResponse({"live": True})
 
 
-@router.get("/health/ready", summary="Whether requests should come here")
+@router.get(
+    "/health/ready",
+    summary="Whether requests should come here",
+    response_description="Ready",
+    responses=NOT_READY,
+)
 async def ready(request: Request) -> Response:
     """As /readyz."""
     reasons = await service_of(request).not_ready()
@@ -75,10 +94,19 @@ def _require_model(request: Request, name: str, wanted: str | None) -> Arm:
     raise Problem(404, "no_version", f"There is no version {wanted or ''!r:.80}", fix=f"take {model.sha256[:12]!r}")
 
 
-@router.get("/models/{name}", summary="A model", responses=V2_ERRORS)
-@router.get("/models/{name}/versions/{wanted}", summary="A version of a model", responses=V2_ERRORS)
-async def model_metadata(request: Request, name: str, wanted: str | None = None) -> Response:
+@router.get("/models/{name}", summary="A model", responses=_METADATA)
+async def model_metadata(request: Request, name: ModelName, wanted: AnyVersion = None) -> Response:
     """Inputs and outputs; the version is the beginning of the SHA-256 of the bundle."""
+    return _metadata(request, name, wanted)
+
+
+@router.get("/models/{name}/versions/{wanted}", summary="A version of a model", responses=_METADATA)
+async def version_metadata(request: Request, name: ModelName, wanted: Version) -> Response:
+    """Inputs and outputs of this version."""
+    return _metadata(request, name, wanted)
+
+
+def _metadata(request: Request, name: str, wanted: str | None) -> Response:
     arm, roles = _require_model(request, name, wanted), service_of(request).roles
     model = arm.model
     held = [m.sha256[:12] for m in (roles.champion, roles.challenger) if m is not None and m.name == name]
@@ -95,10 +123,29 @@ async def model_metadata(request: Request, name: str, wanted: str | None = None)
     )
 
 
-@router.get("/models/{name}/ready", summary="Whether a model is ready", responses=V2_ERRORS)
-@router.get("/models/{name}/versions/{wanted}/ready", summary="Whether a version is ready", responses=V2_ERRORS)
-async def model_ready(request: Request, name: str, wanted: str | None = None) -> Response:
+@router.get(
+    "/models/{name}/ready",
+    summary="Whether a model is ready",
+    response_description="Ready",
+    responses=_READINESS,
+)
+async def model_ready(request: Request, name: ModelName, wanted: AnyVersion = None) -> Response:
     """As /readyz."""
+    return await _readiness(request, name, wanted)
+
+
+@router.get(
+    "/models/{name}/versions/{wanted}/ready",
+    summary="Whether a version is ready",
+    response_description="Ready",
+    responses=_READINESS,
+)
+async def version_ready(request: Request, name: ModelName, wanted: Version) -> Response:
+    """As /readyz."""
+    return await _readiness(request, name, wanted)
+
+
+async def _readiness(request: Request, name: str, wanted: str | None) -> Response:
     arm = _require_model(request, name, wanted)
     reasons = await service_of(request).not_ready()
     if arm.model is not service_of(request).model:
@@ -107,19 +154,28 @@ async def model_ready(request: Request, name: str, wanted: str | None = None) ->
 
 
 @router.post(
-    "/models/{name}/infer", summary="Decide on pictures", responses=V2_ERRORS, openapi_extra={"requestBody": INFER_BODY}
+    "/models/{name}/infer", summary="Decide on pictures", responses=_INFERENCE, openapi_extra=_INFER_EXTRA
 )
-@router.post(
-    "/models/{name}/versions/{wanted}/infer",
-    summary="Decide on pictures",
-    responses=V2_ERRORS,
-    openapi_extra={"requestBody": INFER_BODY},
-)
-async def infer(request: Request, name: str, wanted: str | None = None) -> Response:
+async def infer(request: Request, name: ModelName, wanted: AnyVersion = None) -> Response:
     """Input ``image``, BYTES, one picture an element: base64 in JSON, or the bytes themselves as binary data.
 
     A picture that cannot be used refuses the whole request, because the protocol has no place for errors of elements.
     """
+    return await _infer(request, name, wanted)
+
+
+@router.post(
+    "/models/{name}/versions/{wanted}/infer",
+    summary="Decide on pictures by one version",
+    responses=_INFERENCE,
+    openapi_extra=_INFER_EXTRA,
+)
+async def version_infer(request: Request, name: ModelName, wanted: Version) -> Response:
+    """As without a version; 404 where the server does not have it."""
+    return await _infer(request, name, wanted)
+
+
+async def _infer(request: Request, name: str, wanted: str | None) -> Response:
     began, service = time.monotonic(), service_of(request)
     arm = _require_model(request, name, wanted)
     deadline = began + deadline_seconds(request.headers, service.settings.deadline_ms)

@@ -67,6 +67,7 @@ def _serve_alone(settings: ServeSettings) -> None:
 
     # Opened here, so that a bad bundle is one sentence instead of a failed start-up of the server.
     roles = Roles.open(settings, Metrics())
+    _try_places(settings)
     server = uvicorn.Server(_config(settings, create_app(settings, roles=roles)))
     # After a graceful end uvicorn raises the signal once more; it has been obeyed by then.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -132,6 +133,7 @@ def _serve_many(settings: ServeSettings) -> None:
             opened = open_bundle(folder, threads=1)
             if role == CHAMPION and settings.budget is not None:
                 opened.at_budget(settings.budget)
+    _try_places(settings)
     settings.to_environment()
     with ExitStack() as stack:
         if not os.environ.get(MULTIPROCESS):
@@ -148,6 +150,20 @@ def _serve_many(settings: ServeSettings) -> None:
         # A worker that is stopped while it starts ends in the same way as one that cannot start.
         if not supervisor.asked and any(p.exitcode == _FAILED for p in supervisor.processes):
             raise CheckFailedError("a worker did not start", where=settings.host, fix="read what it said above")
+
+
+def _try_places(settings: ServeSettings) -> None:
+    """Open and close what the server will write to, and look where it will read."""
+    from workzone.serving.log import connect
+    from workzone.serving.review import ReviewStore
+
+    if settings.log_db is not None:
+        connect(settings.log_db).close()
+    if settings.keep_abstained is not None:
+        ReviewStore(settings.keep_abstained, max_bytes=0).close()
+    if settings.monitor is not None and settings.monitor.exists() and not settings.monitor.is_dir():
+        fix = "give the folder of 'workzone monitor run --out'"
+        raise ConfigError("the monitor writes into a folder, and this is none", where=str(settings.monitor), fix=fix)
 
 
 def _not_started(settings: ServeSettings) -> ConfigError:

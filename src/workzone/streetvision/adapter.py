@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from workzone.bundle import Detector
+from workzone.bundle import open_bundle
 from workzone.bundle.slices import unknown_slices
 from workzone.decisions.remap import remap
 from workzone.errors import ConfigError
@@ -81,7 +81,7 @@ class RoadworkDetector:
     ) -> None:
         self.model_name = model_name
         bundle, self.answer = read_config(Path(config_name))
-        self.detector = Detector.load(bundle, device=device, threads=threads)
+        self.detector = open_bundle(bundle, device=device, threads=threads)
         self._columns = unknown_slices(self.detector.calibrator)
         self._lock = threading.Lock()
         grey = Image.new("RGB", (SIDE, SIDE), (128, 128, 128))
@@ -119,8 +119,8 @@ class RoadworkDetector:
         return self._shifted(decision.probability)
 
     def one_view(self, image: Image.Image) -> float:
-        """Answer from the whole picture alone."""
-        detector = self.detector
+        """Answer from the whole picture alone; of several models by the cheapest."""
+        detector = self.detector.models[0]
         cutter = Cutter(decode(image, min_side=needed_side(detector.preprocessing)), detector.preprocessing)
         embedding = detector.engine.embed(cutter.cut([0]))
         scores = detector.engine.aggregate(embedding[None], cutter.boxes[None, :1], np.ones((1, 1), dtype=np.bool_))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workzone.bundle import Detector
+from workzone.bundle.chain import AnyDetector
 from workzone.bundle.slices import unknown_slices
 from workzone.data.hours import HOUR_BAND, hour_bands
 from workzone.decisions.types import NAMES
@@ -152,7 +152,7 @@ class Scored:
 
 
 def score(
-    detector: Detector,
+    detector: AnyDetector,
     pictures: Pictures,
     protocol: Protocol,
     *,
@@ -194,7 +194,7 @@ def score(
     return Scored(pictures, protocol, probability, codes)
 
 
-def score_key(detector: Detector, pictures: Pictures, protocol: Protocol, *, draws: int, seed: int) -> str:
+def score_key(detector: AnyDetector, pictures: Pictures, protocol: Protocol, *, draws: int, seed: int) -> str:
     """Hash of everything that ``score`` depends on; tells whether stored scores may be used again."""
     return sha256_json(
         {

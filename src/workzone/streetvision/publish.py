@@ -13,7 +13,8 @@ from typing import Any
 
 from workzone import __version__
 from workzone.bundle import verify_bundle
-from workzone.bundle.schema import METRICS, BundleManifest, read_json_bounded, read_manifest
+from workzone.bundle.chain import ChainManifest, read_bundle
+from workzone.bundle.schema import METRICS, BundleManifest, read_json_bounded
 from workzone.errors import CheckFailedError, ConfigError
 from workzone.files import require_new, write_atomic, write_json
 
@@ -100,7 +101,7 @@ def publish_folder(
     if not 0 < threshold < 1:
         raise ConfigError("the threshold must lie between 0 and 1", where="--threshold", fix="take 0.5")
     require_new(out, "the folder to publish holds something already")
-    manifest = read_manifest(bundle)
+    manifest = read_bundle(bundle)
     failed = [check for check in verify_bundle(bundle) if not check.passed]
     if failed:
         raise CheckFailedError(f"the bundle fails its check '{failed[0].name}': {failed[0].detail}", where=str(bundle))
@@ -123,7 +124,11 @@ def publish_folder(
     return Published(out, sentence)
 
 
-def _transformers(bundle: Path, manifest: BundleManifest, run: Path | None, work: Path, threshold: float) -> str:
+def _transformers(
+    bundle: Path, manifest: BundleManifest | ChainManifest, run: Path | None, work: Path, threshold: float
+) -> str:
+    if isinstance(manifest, ChainManifest):
+        return "No transformers model was written: several models that pass images on are not one network."
     if run is None:
         return "No transformers model was written: a bundle holds no torch weights; name its run with --run."
     from workzone.streetvision.transformers_model import NotExpressible, write_transformers
@@ -139,7 +144,11 @@ def _transformers(bundle: Path, manifest: BundleManifest, run: Path | None, work
 
 
 def readme(
-    card: Card, manifest: BundleManifest, metrics: Mapping[str, Any], threshold: float, transformers: str
+    card: Card,
+    manifest: BundleManifest | ChainManifest,
+    metrics: Mapping[str, Any],
+    threshold: float,
+    transformers: str,
 ) -> str:
     """README of the repository; figures come from the bundle, at natural prevalence and at 50/50."""
     lines = [
@@ -151,8 +160,7 @@ def readme(
         "",
         card.description,
         "",
-        f"Version {card.version}. Backbone `{manifest.engine.backbone}`, engine {manifest.engine.name} "
-        f"{manifest.engine.precision}, workzone {__version__}.",
+        f"Version {card.version}. {_networks(manifest)}, workzone {__version__}.",
         "",
         "## Figures",
         "",
@@ -175,6 +183,14 @@ def readme(
         "",
     ]
     return "\n".join(lines)
+
+
+def _networks(manifest: BundleManifest | ChainManifest) -> str:
+    if isinstance(manifest, ChainManifest):
+        members = ", then ".join(f"`{m.backbone}` ({m.engine})" for m in manifest.members)
+        return f"A cascade of {len(manifest.members)} models, the cheapest first: {members}"
+    engine = manifest.engine
+    return f"Backbone `{engine.backbone}`, engine {engine.name} {engine.precision}"
 
 
 def _figures(metrics: Mapping[str, Any]) -> list[str]:

@@ -83,7 +83,8 @@ def usable_weights(data: RoleData, name: str, where: str) -> NDArray[np.float64]
         DataError: they are not.
     """
     found = data.columns.get(name)
-    if found is None or found.dtype.kind != "f" or not np.isfinite(found).all() or (found < 0).any() or not found.any():
+    usable = found is not None and found.dtype.kind in "fiu" and bool(np.isfinite(found).all())
+    if found is None or not usable or (found < 0).any() or not found.any():
         raise DataError(
             f"the training images lack usable numbers in the column {name}",
             where=where,

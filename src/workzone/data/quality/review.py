@@ -12,7 +12,7 @@ from typing import Literal
 import polars as pl
 
 from workzone.data.manifest import NOTES, Manifest
-from workzone.errors import DataError
+from workzone.errors import DataError, unreadable
 from workzone.files import write_atomic
 
 Action = Literal["keep", "drop", "relabel"]
@@ -89,7 +89,7 @@ def read_review(path: Path) -> dict[str, Ruling]:
             raise DataError(f"the review file is larger than {MAX_BYTES >> 20} MiB", where=str(path))
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the review file cannot be read: {error}", where=str(path)) from error
+        raise unreadable(DataError, "the review file", path, error) from error
     reader = csv.DictReader(io.StringIO(text))
     missing = [c for c in ("id", "action") if c not in (reader.fieldnames or ())]
     if missing:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from workzone.errors import ConfigError, DataError
+from workzone.errors import ConfigError, DataError, unreadable
 
 Meaning = Literal["roadwork", "other", "ambiguous"]
 MEANINGS: tuple[Meaning, ...] = ("roadwork", "other", "ambiguous")
@@ -35,7 +35,7 @@ class ClassMap:
             try:
                 body = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
-                raise ConfigError(f"the class map cannot be read: {error}", where=str(path)) from error
+                raise unreadable(ConfigError, "the class map", path, error) from error
             if not isinstance(body, dict):
                 raise ConfigError("the class map is no JSON object", where=str(path))
         else:

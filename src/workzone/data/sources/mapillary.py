@@ -16,7 +16,7 @@ from PIL import Image
 from workzone.data.sources.base import RecordSource, file_record, image_files, register
 from workzone.data.sources.jsonstream import objects
 from workzone.data.sources.records import Dropped, Event, Licence
-from workzone.errors import DataError
+from workzone.errors import DataError, unreadable
 from workzone.vision.decode import MAX_PIXELS
 
 STRONG = (
@@ -123,7 +123,7 @@ def _json(file: Path) -> dict[str, Any]:
             raise DataError("the file is larger than any of its kind", where=str(file))
         body = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"the file cannot be read: {error}", where=str(file)) from error
+        raise unreadable(DataError, "the file", file, error) from error
     if not isinstance(body, dict):
         raise DataError("the file is no JSON object", where=str(file))
     return body
@@ -212,7 +212,7 @@ class _Labels(_Areas):
                     raise DataError(f"a label picture of kind {picture.mode} cannot be used", where=str(file))
                 counts = np.bincount(np.asarray(picture).ravel(), minlength=len(self.names))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"the label picture cannot be read: {error}", where=str(file)) from error
+            raise unreadable(DataError, "the label picture", file, error) from error
         if len(counts) > len(self.names):
             raise DataError(f"the label picture has class {len(counts) - 1}, {CONFIG} does not", where=str(file))
         return {n: float(c) / counts.sum() for n, c in zip(self.names, counts, strict=True) if c}

@@ -37,7 +37,8 @@ def read_renamed(file: Path) -> pl.DataFrame:
     """Read a table with its columns renamed to those of the manifest; raises DataError when no column is the path."""
     frame = read_table(file)
     if not frame.height:
-        raise DataError("the table has no rows", where=str(file))
+        fix = "give one row an image, below the names of columns"
+        raise DataError("the table has no rows", where=str(file), fix=fix)
     plain = {c.strip().lower(): c for c in reversed(frame.columns)}
     renames = {}
     for column, aliases in ALIASES.items():

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from workzone.data.sources.base import image_files, register
 from workzone.data.sources.mapped import MappedSource
 from workzone.data.sources.records import Dropped, Event
-from workzone.errors import DataError
+from workzone.errors import DataError, unreadable
 
 _MAX_BYTES = 4 * 1024 * 1024
 NO_ANNOTATION = "no annotation for the image"
@@ -32,7 +32,7 @@ def read_objects(file: Path) -> list[str]:
             raise DataError("the annotation declares a document type", where=str(file), fix="remove it")
         root = ElementTree.fromstring(data)
     except (OSError, ElementTree.ParseError, ValueError) as error:
-        raise DataError(f"the annotation cannot be read: {error}", where=str(file)) from error
+        raise unreadable(DataError, "the annotation", file, error) from error
     if root.tag != "annotation":
         raise DataError(f"the annotation begins with <{root.tag}>", where=str(file))
     return [(node.findtext("name") or "").strip() for node in root.iter("object")]

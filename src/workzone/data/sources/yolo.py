@@ -10,7 +10,7 @@ from typing import ClassVar
 from workzone.data.sources.base import image_files, register
 from workzone.data.sources.mapped import MappedSource
 from workzone.data.sources.records import Dropped, Event
-from workzone.errors import DataError
+from workzone.errors import DataError, unreadable
 
 _MAX_BYTES = 4 * 1024 * 1024
 NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names")
@@ -32,7 +32,7 @@ def read_names(location: Path) -> list[str]:
     try:
         body = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError) as error:
-        raise DataError(f"the file cannot be read: {error}", where=str(file)) from error
+        raise unreadable(DataError, "the file", file, error) from error
     names = body.get("names") if isinstance(body, dict) else None
     if isinstance(names, dict):
         wrong = sorted(map(str, names)) != sorted(str(i) for i in range(len(names)))

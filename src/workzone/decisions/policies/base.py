@@ -178,7 +178,7 @@ def stop_if_refused(
         raise CheckFailedError(
             " ".join(g.sentence() for g in refused),
             where=f"policy {policy!r}",
-            fix=f"add images to val_calib, {remedy}, or set if_not_certifiable",
+            fix=f"add images to certify on (val_calib of a run), {remedy}, or set if_not_certifiable",
         )
 
 

@@ -226,7 +226,8 @@ class CascadePolicy(CoveragePolicy):
             return promise
         # Without an error the bound is 1 - delta ** (1 / n).
         clean, needed = math.ceil(math.log(self.delta) / math.log1p(-self.target_fnr)), result.needed
-        cost = f"Operating point {point + 1} of {count} (mean cost {self.plan.points[point].cost:.0%} of all views)"
+        whole = "the full cost" if self.plan.models else "all views"
+        cost = f"Operating point {point + 1} of {count} (mean cost {self.plan.points[point].cost:.0%} of {whole})"
         if needed <= self.n:
             reason = (
                 f"{cost}: the sequence of tests ended before it, after {held} certified points, and nothing behind a "

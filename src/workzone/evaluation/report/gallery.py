@@ -14,7 +14,6 @@ from PIL import Image
 
 from workzone.decisions.types import NAMES, Code
 from workzone.errors import ImageError
-from workzone.evaluation.bands import whole_numbers
 from workzone.evaluation.inputs import Evaluated
 from workzone.evaluation.report.style import printable
 from workzone.predictions import LABELS
@@ -27,7 +26,8 @@ _SHOWN_COLUMNS = ("source", "weather", "time_of_day", "hour", "evidence", "hard_
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One image of the gallery; ``picture`` is a data address, or None with ``missing`` saying why.
+    """One image of the gallery; ``picture`` is a data address, or None with ``missing`` saying why it cannot be shown
+    (empty where none was named).
 
     ``heat`` is the same picture with the places that counted, where that was asked for.
     """
@@ -80,7 +80,7 @@ def gallery(e: Evaluated, limit: int, *, explained: int = 0, progress: Callable[
     if n_wrong + n_held:
         progress(f"pictures of {n_wrong} mistakes and {n_held} abstentions")
     columns = {
-        name: whole_numbers(e.predictions.column(name, default=""))
+        name: e.predictions.column(name, default="")
         for name in _SHOWN_COLUMNS
         if name in e.predictions.columns
     }
@@ -100,7 +100,7 @@ def gallery(e: Evaluated, limit: int, *, explained: int = 0, progress: Callable[
             missing=missing,
             width=size[0],
             height=size[1],
-            heat=_heat(e, str(paths[i])) if heat and missing == "" else None,
+            heat=_heat(e, str(paths[i])) if heat and picture else None,
         )
 
     return Gallery(
@@ -115,7 +115,7 @@ def _thumbnail(path: str, root: Path | None) -> tuple[str | None, tuple[int, int
     """Data address of a small JPEG with its size, or None and why there is none."""
     nothing = (_SIDE, _SIDE * 3 // 4)
     if not path:
-        return None, nothing, "no path recorded"
+        return None, nothing, ""
     file = Path(path) if root is None else root / path
     try:
         image = decode(file, min_side=_SIDE)

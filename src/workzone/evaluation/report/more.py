@@ -18,7 +18,8 @@ from workzone.files import read_json, write_atomic
 REPORT, COMPARISON, ROBUSTNESS, CASCADE = "report.html", "comparison", "robustness", "cascade"
 COMPARISONS = "compare"
 """Folder of comparisons, beside ``report.html`` or in the folder of the run; each has a folder of its own in it."""
-_START, _END = "<!-- pages -->", "<!-- /pages -->"
+_LIST, _LINK = "pages", "more"
+_TO_LIST = '<a href="#more">More about this detector</a>'
 _RUN = "run.json"
 
 
@@ -60,12 +61,21 @@ def refresh(folder: Path) -> bool:
     report = folder / REPORT
     if not report.is_file() or _in_run(folder):
         return False
-    before, start, rest = report.read_text(encoding="utf-8").partition(_START)
-    _, end, after = rest.partition(_END)
-    if not start or not end:
+    pages = related(folder)
+    listed = _between(report.read_text(encoding="utf-8"), _LIST, f"\n{block(pages)}\n")
+    if listed is None:
         return False
-    write_atomic(report, f"{before}{_START}\n{block(related(folder))}\n{_END}{after}")
+    # Reports of before the mark of the link go without it.
+    linked = _between(listed, _LINK, _TO_LIST if pages else "")
+    write_atomic(report, listed if linked is None else linked)
     return True
+
+
+def _between(text: str, name: str, content: str) -> str | None:
+    """``text`` with ``content`` between the comments of this name; None where they are not in it."""
+    before, start, rest = text.partition(f"<!-- {name} -->")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    return f"{before}{start}{content}{end}{after}" if start and end else None
 
 
 def block(pages: Sequence[Page]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from workzone.errors import ConfigError
+from workzone.errors import ConfigError, unreadable
 from workzone.files import read_json, write_json
 from workzone.monitoring.alerts.base import KINDS, Alarm, AlarmKind, DeliveryError, Notifier
 from workzone.monitoring.alerts.command import Command
@@ -70,10 +70,11 @@ def load_actions(path: Path) -> tuple[Notifier, ...]:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        what = f"the actions are malformed at {key!r}: {first['msg']}"
-        raise ConfigError(what, where=str(path), fix=first.get("ctx", {}).get("fix")) from error
+        what = f"the actions are malformed{key and f' at {key!r}'}: {first['msg']}"
+        fix = first.get("ctx", {}).get("fix") or 'write {"actions": [{"kind": ...}]}, see the page about monitoring'
+        raise ConfigError(what, where=str(path), fix=fix) from error
     except (OSError, ValueError) as error:
-        raise ConfigError(f"the actions cannot be read: {error}", where=str(path)) from error
+        raise unreadable(ConfigError, "the actions", path, error) from error
 
 
 def tell(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workzone.bundle.drive import look_at_frames
-from workzone.bundle.runtime import Detector
+from workzone.bundle.runtime import Decider
 from workzone.data.roles import CalibData
 from workzone.decisions.sequences import DriveScore
 from workzone.errors import DataError
@@ -69,7 +69,7 @@ def read_labels(folder: Path) -> dict[str, list[tuple[float, int]]]:
 
 
 def read_frames(
-    detector: Detector, folder: Path, *, every: float = 1.0, workers: int = 0, progress: Progress | None = None
+    detector: Decider, folder: Path, *, every: float = 1.0, workers: int = 0, progress: Progress | None = None
 ) -> list[DriveFrames]:
     """Frames of every labelled clip of ``folder`` as ``detector`` sees them; a label goes to the nearest frame.
 

@@ -25,6 +25,7 @@ from workzone.bundle.write import BundleParts, write_bundle
 from workzone.calibration.select import select
 from workzone.calibration.slices import PerSliceCalibrator
 from workzone.config.deciding import CalibrateConfig
+from workzone.config.load import load_config
 from workzone.config.run import ExportConfig
 from workzone.data.manifest import Manifest
 from workzone.data.roles import CalibData, Role
@@ -109,7 +110,7 @@ def recalibrate(
         first, second = images.disjoint_parts(settings.fraction, seed=seed)
         _convert(origin, network_folder, engine, precision, first, seed, progress)
         opened = open_engine(engine, network_folder, precision=precision, threads=threads)
-        scored = _score(images, opened, origin.preprocessing, network_folder, progress)
+        scored = _score(images, opened, origin.preprocessing, network_folder, _cache_folder(source, bundle), progress)
         first, second = images.with_scores(scored).disjoint_parts(settings.fraction, seed=seed)
         chosen = select(first, _candidates(origin, settings), folds=settings.folds, seed=seed, make=_maker(origin)).best
         probability = chosen.apply(second)
@@ -201,11 +202,20 @@ def _convert(
     convert(base, target, engine, precision, views)
 
 
+def _cache_folder(source: Path, bundle: Path) -> Path:
+    """The cache of the run, where ``source`` is one, else that of the user."""
+    file = Artifacts(source).config
+    if source == bundle or not file.is_file():
+        return default_cache_folder()
+    # The folder may have been moved since.
+    return load_config([f"out={source.resolve()}"], file=file).cache.folder or default_cache_folder()
+
+
 def _score(
-    images: CalibData, engine: Engine, pre: Preprocessing, folder: Path, progress: Progress
+    images: CalibData, engine: Engine, pre: Preprocessing, folder: Path, cache_folder: Path, progress: Progress
 ) -> Predictions:
     assert images.paths is not None
-    cache = EmbeddingCache(default_cache_folder(), engine, folder / engine.backbone_file, pre)
+    cache = EmbeddingCache(cache_folder, engine, folder / engine.backbone_file, pre)
     with progress.bar(f"scoring images, {engine.name}-{engine.precision}") as advance:
         views = embed_images(
             images.paths.tolist(), images.columns["sha256"].tolist(), engine, pre,

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-from workzone.calibration import Calibrator, create
-from workzone.calibration.select import Selection, select
-from workzone.calibration.slices import PerSliceCalibrator
+from workzone.calibration.choice import choose, table
 from workzone.config import RunConfig
-from workzone.config.run import CalibrateConfig
 from workzone.data.roles import CalibData
 from workzone.decisions.uncertainty import embedding_variance
 from workzone.decisions.uncertainty.names import EMBEDDING_VARIANCE
@@ -31,12 +27,13 @@ def _run(context: Context) -> None:
         predictions = replace(predictions, columns={**predictions.columns, **spread})
         predictions.save(artifacts.calibration_scores(variant))
         part, _ = calibration_parts(data.with_scores(predictions), context.config)
-        chosen = _select(part, context.config)
+        settings, seed = context.config.calibrate, context.config.seed
+        chosen = choose(part, settings, seed=seed)
         one_view = Predictions(ids=data.ids, log_odds=one_view_log_odds(context, views), labels=data.labels)
         small, _ = calibration_parts(data.with_scores(one_view), context.config)
         write_json(artifacts.calibrator(variant), chosen.best.to_dict())
-        write_json(artifacts.one_view_calibrator(variant), _select(small, context.config).best.to_dict())
-        write_json(artifacts.calibration(variant), _table(chosen, part, context.config.calibrate))
+        write_json(artifacts.one_view_calibrator(variant), choose(small, settings, seed=seed).best.to_dict())
+        write_json(artifacts.calibration(variant), table(chosen, part, settings))
         context.progress.message(f"  {variant}: {chosen.best.name} on {len(part)} images, {part.n_positive} roadwork")
 
 
@@ -45,33 +42,9 @@ def calibration_parts(data: CalibData, config: RunConfig) -> tuple[CalibData, Ca
     return data.disjoint_parts(config.calibrate.fraction, seed=config.seed)
 
 
-def _select(part: CalibData, config: RunConfig) -> Selection:
-    settings = config.calibrate
-    names = settings.candidates if settings.method == "auto" else (settings.method,)
-    return select(part, names, folds=settings.folds, seed=config.seed, make=lambda name: _create(name, settings))
-
-
-def _create(name: str, settings: CalibrateConfig) -> Calibrator:
-    """An unfitted calibrator; ``per_slice`` with the column of the configuration."""
-    return PerSliceCalibrator(settings.slice_column) if name == PerSliceCalibrator.name else create(name)
-
-
-def _table(chosen: Selection, part: CalibData, settings: CalibrateConfig) -> dict[str, Any]:
-    rows = []
-    for row in chosen.table:
-        # Kept so that the report can show every method on the test images, not only the chosen one.
-        fitted = chosen.best if row.name == chosen.best.name else None
-        if fitted is None and row.cv_nll is not None:
-            fitted = _create(row.name, settings).fit(part)
-        stored = None if fitted is None else fitted.to_dict()
-        rows.append({**row.to_dict(), "chosen": row.name == chosen.best.name, "fitted": stored})
-    about = {"n": len(part), "n_positive": part.n_positive, "images_sha256": part.fingerprint}
-    return {**about, "folds": chosen.folds, "repeats": chosen.repeats, "methods": rows}
-
-
 SPEC = PhaseSpec(
     name="calibrate",
-    version=3,
+    version=4,
     config=("seed", "calibrate", *ENGINE_KEYS),
     inputs=lambda a, c: [a.manifest, a.splits, a.preprocessing, a.one_view_head, *(a.engine(v) for v in variants(c))],
     outputs=lambda a, c: [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -15,7 +14,7 @@ from workzone.bundle.schema import hash_engine
 from workzone.calibration import Calibrator
 from workzone.config import RunConfig
 from workzone.data.roles import CalibData
-from workzone.decisions import POLICIES, Policy, fit_policy, issue
+from workzone.decisions import Policy, fit_policy, issue
 from workzone.decisions.failure import FailureModel, FitMistakes, compare_measures
 from workzone.decisions.policies.cascade import CascadePolicy
 from workzone.decisions.policies.gate import GatePolicy
@@ -70,11 +69,8 @@ def make_policy(config: RunConfig) -> Policy:
 
 def unfitted(name: str, settings: Mapping[str, Any], seed: int) -> Policy:
     """A policy with those of ``settings`` that it knows; ``seed`` is that of the network of a gate."""
-    known = inspect.signature(POLICIES[name]).parameters
-    options = {k: v for k, v in settings.items() if k in known}
-    if "fit_model" in known and settings.get("gate_model") == "mlp":
-        options["fit_model"] = network(seed)
-    return decisions.create(name, **options)
+    wants_network = name == GatePolicy.name and settings.get("gate_model") == "mlp"
+    return decisions.unfitted(name, settings, **({"fit_model": network(seed)} if wants_network else {}))
 
 
 def plan_policy(

@@ -1,0 +1,1 @@
+"""Rules: calibrator, policy and certificate for scores of a model that stays elsewhere."""
