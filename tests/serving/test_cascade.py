@@ -31,8 +31,13 @@ def chain(tiny_chain: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(chain: Path) -> list[bytes]:
-    return [p.read_bytes() for p in sorted((chain / "golden").glob("*.png"))]
+def pictures(tiny_run: Path, chain: Path) -> list[bytes]:
+    """Two drawn scenes for each stage at which any is answered."""
+    detector, found = open_bundle(chain, threads=1), dict[int | None, list[bytes]]()
+    for path in sorted((tiny_run / "prepare/synthetic/images").iterdir()):
+        picture = path.read_bytes()
+        found.setdefault(detector(picture).stage, []).append(picture)
+    return [picture for some in found.values() for picture in some[:2]]
 
 
 def test_it_answers_as_predict_does_and_says_what_it_cost(

@@ -272,6 +272,11 @@ class FuseConfig(Section):
     )
     instance_weight: float = Field(default=0.5, ge=0, le=100, description="weight of those tiles in the loss")
     patience: int = Field(default=15, ge=1, description="epochs without a better validation score before stopping")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="factors of the products in training steps on a CPU: auto lets them be rounded to bf16 where the "
+        "processor has instructions for it; sums, weights and scores are fp32",
+    )
     members: int = Field(default=5, ge=1, le=64, description="heads trained from different seeds and averaged")
 
     @model_validator(mode="after")

@@ -109,6 +109,7 @@ def fit_aggregator(
         stages=config.stages,
         exit_loss=config.exit_loss,
         exit_weight=config.exit_weight,
+        precision=config.precision,
     )
     if config.backend == "flex" and config.aggregator == "view_attention" and torch.device(device).type != "cuda":
         raise flex_error(device)

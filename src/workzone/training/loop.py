@@ -28,6 +28,7 @@ from workzone.training.losses.hidden import score_layer
 from workzone.training.mixture import adapt, first_shares, make_adversary
 from workzone.training.objective import bag_loss
 from workzone.training.optimisers import backward, find_method, make_optimizer, make_schedule
+from workzone.training.products import ProductPrecision, products
 from workzone.training.sampling import class_weights, easiest, epoch_rows, pace
 from workzone.training.selection import select_scores
 from workzone.training.weighted import draw_rows
@@ -61,6 +62,7 @@ class LoopSettings:
         stages: views seen by each early stage of a cascade, empty for the whole picture alone.
         exit_loss: text of the loss of the early stages' own scores, None for none.
         exit_weight: its weight.
+        precision: of the factors of matrix products in training steps, see ``products``.
         where: section of the configuration, for messages.
     """
 
@@ -87,6 +89,7 @@ class LoopSettings:
     stages: tuple[int, ...] = ()
     exit_loss: str | None = None
     exit_weight: float = 1.0
+    precision: ProductPrecision = "fp32"
     where: str = "fuse"
 
     @classmethod
@@ -209,7 +212,8 @@ def train_head(
                         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
                     return value.detach()
 
-                total += float(optimizer.step(closure)) * len(rows)  # type: ignore[arg-type]
+                with products(settings.precision, rows.device):
+                    total += float(optimizer.step(closure)) * len(rows)  # type: ignore[arg-type]
                 schedule.step()
             method.set_mode(optimizer, training=False)
             scores = evaluate([model], select, shift=shift)
