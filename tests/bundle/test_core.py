@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,8 +57,11 @@ def test_blocker_blocks() -> None:
 def test_core_installation_alone(tiny_bundle: Path, images: list[Path], tmp_path: Path) -> None:
     """Wheel, fresh environment, core requirements only."""
 
+    # pip takes a package that PYTHONPATH shows for one that is installed.
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
     def run(*words: str | Path) -> str:
-        done = subprocess.run([str(w) for w in words], capture_output=True, text=True, cwd=tmp_path)
+        done = subprocess.run([str(w) for w in words], capture_output=True, text=True, cwd=tmp_path, env=alone)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

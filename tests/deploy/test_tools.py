@@ -193,8 +193,10 @@ def test_prometheus_scrapes_a_running_server(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(30)
         wait_for(lambda: value('up{job="workzone"}') == 0.0)
-        states = {a["labels"]["alertname"]: a["state"] for a in ask("alerts")["alerts"]}
-        assert states.get("WorkzoneDown") in ("pending", "firing")
+        # Rules are judged at their own interval, after the scrape that failed.
+        wait_for(lambda: "WorkzoneDown" in {a["labels"]["alertname"] for a in ask("alerts")["alerts"]})
+        (down,) = (a for a in ask("alerts")["alerts"] if a["labels"]["alertname"] == "WorkzoneDown")
+        assert down["state"] in ("pending", "firing")
     finally:
         process.terminate()
         process.wait(30)
