@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from workzone.cli.options import note
+from workzone.cli.options import ANSWERS, FORMAT, note
 from workzone.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -133,16 +133,8 @@ def decide(
     by: Path = typer.Option(
         ..., "--by", "-b", help="Folder that 'workzone certify' wrote.", metavar="FOLDER", show_default=False
     ),
-    form: str | None = typer.Option(
-        None,
-        "--format",
-        "-f",
-        help="table, jsonl, csv or parquet; by the suffix of --out, else table.",
-        metavar="FORMAT",
-    ),
-    out: Path | None = typer.Option(
-        None, "--out", "-o", help="Write to this file, at once when all is done.", metavar="FILE"
-    ),
+    form: str | None = FORMAT,
+    out: Path | None = ANSWERS,
 ) -> None:
     """Decide on scores of new images by what 'workzone certify' wrote; its hashes are checked first (exit code 3)."""
     from workzone.cli.bundle import need_eval

@@ -23,6 +23,14 @@ SLICES = typer.Option(
     help="A metadata column that the calibrator needs, the same for all images; an empty value means unknown.",
     metavar="COLUMN=VALUE",
 )
+FORMAT = typer.Option(
+    None,
+    "--format",
+    "-f",
+    help="table, jsonl, csv or parquet; by the suffix of --out, else table.",
+    metavar="FORMAT",
+)
+ANSWERS = typer.Option(None, "--out", "-o", help="Write to this file, at once when all is done.", metavar="FILE")
 
 
 def slice_columns(words: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from workzone.cli.options import BUDGET, MAX_PIXELS, SLICES, note, or_starter, slice_columns
+from workzone.cli.options import ANSWERS, BUDGET, FORMAT, MAX_PIXELS, SLICES, note, or_starter, slice_columns
 from workzone.cli.videos import SUFFIXES as VIDEO_SUFFIXES
 from workzone.cli.videos import VideoCounts, VideoOptions, is_video, video_rows
 from workzone.errors import ConfigError, DataError
@@ -41,16 +41,8 @@ def predict(
     bundle: Path | None = typer.Option(
         None, "--bundle", "-b", help="Folder of the bundle.", envvar="WORKZONE_BUNDLE", metavar="FOLDER"
     ),
-    form: str | None = typer.Option(
-        None,
-        "--format",
-        "-f",
-        help="table, jsonl, csv or parquet; by the suffix of --out, else table.",
-        metavar="FORMAT",
-    ),
-    out: Path | None = typer.Option(
-        None, "--out", "-o", help="Write to this file, at once when all is done.", metavar="FILE"
-    ),
+    form: str | None = FORMAT,
+    out: Path | None = ANSWERS,
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of the engine and for decoding, 0 for all cores."),
     max_pixels: int = MAX_PIXELS,
     budget: float | None = BUDGET,
