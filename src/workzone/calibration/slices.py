@@ -30,7 +30,10 @@ _WHOLE = re.compile(r"-?\d+\.0")
 
 @dataclass(frozen=True, slots=True)
 class _Map:
-    """``slope * u + intercept`` for all, ``slice_slope * u + intercept + offset`` for slices that have an offset."""
+    """``slope * u + intercept`` for all, ``slice_slope * u + intercept + offset`` for slices that have an offset.
+
+    Older calibrators name the slices of a column of numbers 7.0; their names stay, since certificates hash them.
+    """
 
     slope: float = 1.0
     intercept: float = 0.0
@@ -44,9 +47,8 @@ class _Map:
             return everywhere
         if names.shape != u.shape:
             raise ValueError(f"expected {len(u)} slices, got {len(names)}")
-        # Older calibrators name the slices of a column of numbers 7.0.
-        offsets = {_name(name): value for name, value in self.offsets.items()}
-        offset = np.array([offsets.get(name, np.nan) for name in names.tolist()], dtype=np.float64)
+        found = [self.offsets.get(name, self.offsets.get(f"{name}.0", np.nan)) for name in names.tolist()]
+        offset = np.array(found, dtype=np.float64)
         return np.where(np.isnan(offset), everywhere, self.slice_slope * u + self.intercept + offset)
 
 
