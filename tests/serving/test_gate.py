@@ -112,6 +112,24 @@ def test_log_lines_hold_no_picture_and_no_file_name(start: Start, picture: bytes
     assert "views" not in text
 
 
+def test_a_full_disk_under_the_log_lines_ends_no_request(
+    start: Start, picture: bytes, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start()
+    with monkeypatch.context() as full, open("/dev/full", "w", encoding="utf-8") as nowhere:
+        full.setattr("sys.stderr", nowhere)
+        for _ in range(3):
+            assert client.post("/v1/predict", content=picture, headers=RAW).status_code == 200
+        full.undo()
+        with pytest.raises(OSError, match="No space"):
+            nowhere.close()
+    client.post("/v1/predict", content=picture, headers=RAW)
+    client.post("/v1/predict", content=picture, headers=RAW)
+    first, second = (json.loads(x) for x in capfd.readouterr().err.splitlines() if '"request"' in x)
+    assert first["unwritten_before"] == 3
+    assert "unwritten_before" not in second
+
+
 def test_a_draining_server_takes_nothing_new(start: Start, picture: bytes) -> None:
     client = start()
     client.app.state.service.draining = True

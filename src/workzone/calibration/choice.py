@@ -24,13 +24,7 @@ def unfitted(name: str, settings: CalibrateConfig) -> Calibrator:
 
 def table(chosen: Selection, part: CalibData, settings: CalibrateConfig) -> dict[str, Any]:
     """Every row of the choice, with each calibrator fitted on ``part``, fit for JSON."""
-    rows = []
-    for row in chosen.table:
-        # Kept so that the report can show every method on the test images, not only the chosen one.
-        fitted = chosen.best if row.name == chosen.best.name else None
-        if fitted is None and row.cv_nll is not None:
-            fitted = unfitted(row.name, settings).fit(part)
-        stored = None if fitted is None else fitted.to_dict()
-        rows.append({**row.to_dict(), "chosen": row.name == chosen.best.name, "fitted": stored})
+    # All are kept so that the report can show every method on the test images, not only the chosen one.
+    rows = chosen.rows(chosen.fitted(part, lambda name: unfitted(name, settings)))
     about = {"n": len(part), "n_positive": part.n_positive, "images_sha256": part.fingerprint}
     return {**about, "folds": chosen.folds, "repeats": chosen.repeats, "methods": rows}

@@ -61,6 +61,19 @@ class Selection:
     folds: int
     repeats: int
 
+    def fitted(self, data: CalibData, make: Callable[[str], Calibrator] = create) -> dict[str, Calibrator]:
+        """By name, the chosen calibrator and every other that could be scored, each fitted on all of ``data``."""
+        others = [row.name for row in self.table if row.cv_nll is not None and row.name != self.best.name]
+        return {self.best.name: self.best, **{name: make(name).fit(data) for name in others}}
+
+    def rows(self, fitted: Mapping[str, Calibrator]) -> list[dict[str, Any]]:
+        """The table fit for JSON: which row was chosen, and the calibrators of ``fitted`` by their values."""
+        stored = {name: calibrator.to_dict() for name, calibrator in fitted.items()}
+        return [
+            {**row.to_dict(), "chosen": row.name == self.best.name, "fitted": stored.get(row.name)}
+            for row in self.table
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class _OutOfFold:

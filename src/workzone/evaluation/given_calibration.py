@@ -58,19 +58,14 @@ def calibrate_given(given: Given, *, seed: int) -> tuple[GivenCalibration, NDArr
     data = calib_data(given, fitted_on)
     names = [name for name in CALIBRATORS if set(create(name).needs) <= set(data.columns)]
     chosen = select(data, names, seed=seed)
-    rows, on_test = [], {}
+    fitted = chosen.fitted(data) if separate else {}
     columns = {name: values[test] for name, values in given.predictions.columns.items()}
-    for row in chosen.table:
-        stored = None
-        if separate and row.cv_nll is not None:
-            calibrator = chosen.best if row.name == chosen.best.name else create(row.name).fit(data)
-            on_test[row.name] = calibrator.on(given.predictions.log_odds[test], columns)
-            stored = calibrator.to_dict()
-        rows.append({**row.to_dict(), "chosen": row.name == chosen.best.name, "fitted": stored})
+    on_test = {name: made.on(given.predictions.log_odds[test], columns) for name, made in fitted.items()}
     best = on_test.get(chosen.best.name)
     changes = best is not None and not np.allclose(best, given.probability[test], atol=1e-9)
     recalibrated = (chosen.best.name, best) if best is not None and changes else None
-    return GivenCalibration(tuple(rows), on_test, _note(chosen, data, separate=separate), recalibrated), test
+    rows = tuple(chosen.rows(fitted))
+    return GivenCalibration(rows, on_test, _note(chosen, data, separate=separate), recalibrated), test
 
 
 def split_of(given: Given) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

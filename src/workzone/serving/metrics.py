@@ -126,9 +126,23 @@ class Metrics:
         log_line("fault", error=type(error).__name__, traceback=text)
 
 
+_unwritten = 0
+
+
 def log_line(event: str, **values: object) -> None:
-    """Write one line of JSON to standard error; pictures, file names and keys must not be among the values."""
+    """Write one line of JSON to standard error; pictures, file names and keys must not be among the values.
+
+    A line that the disk or the pipe does not take must not end the thread that says it: the next one that is
+    written tells how many were not.
+    """
+    global _unwritten
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() // 1_000_000 % 1000:03d}Z"
-    line = json.dumps({"time": stamp, "event": event, **values}, ensure_ascii=True, default=str)
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    told = {"unwritten_before": _unwritten} if _unwritten else {}
+    line = json.dumps({"time": stamp, "event": event, **values, **told}, ensure_ascii=True, default=str)
+    try:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except OSError:
+        _unwritten += 1
+    else:
+        _unwritten = 0
