@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workzone.bundle.runtime import Detector
     from workzone.predictions import Predictions
+
+# ONNX Runtime from 1.29 on reports its use to its makers, hashes of networks among it, unless it is told not to before
+# it is imported, and keeps a name of the machine in the folder of the user. OpenVINO and NNCF do the same by a package
+# that they can do without, and no setting of a process stops them.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
 
 try:
     __version__ = version("workzone")

@@ -328,3 +328,33 @@ def test_changed_network_is_refused_by_every_engine(engine_folders: dict[str, Pa
             with pytest.raises(BundleError):
                 open_engine(engine, copy, precision=precision, threads=1)
             (copy / file).write_bytes(whole)
+
+
+def test_cuda_that_cannot_be_is_told(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime as ort
+
+    offered = ort.get_available_providers()
+    if "CUDAExecutionProvider" in offered:
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(BundleError, match="no CUDA provider"):
+        Detector.load(tiny_bundle, device="cuda")
+    # A build with CUDA on a machine without its driver offers the provider and then goes on with the CPU.
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", *offered])
+    with pytest.raises(BundleError, match="would use the CPU"), pytest.warns(UserWarning, match="CUDA"):
+        Detector.load(tiny_bundle, device="cuda")
+
+
+@pytest.mark.parametrize("words", [["predict"], ["verify"], ["serve"], ["score", "--out"]])
+def test_commands_ask_for_the_device(words: list[str], tiny_bundle: Path, call: Any, tmp_path: Path) -> None:
+    import onnxruntime as ort
+
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    bundle = ["--bundle", tiny_bundle] if words[0] in ("predict", "score") else [tiny_bundle]
+    pictures = [tiny_bundle / "golden"] if words[0] in ("predict", "score") else []
+    where = [tmp_path / "out"] if "--out" in words else []
+    answer = call(*words, *where, *pictures, *bundle, "--device", "cuda")
+    assert answer.code == 3, answer
+    assert "no CUDA provider" in answer.out + answer.err
+    assert "Traceback" not in answer.err
+    assert not (tmp_path / "out").exists()

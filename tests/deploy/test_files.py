@@ -17,6 +17,7 @@ import yaml
 
 from workzone.cli.main import app
 from workzone.monitoring.prometheus import _HELP
+from workzone.monitoring.void import mark_path
 from workzone.registry.triton import kserve_yaml
 from workzone.serving.gate import HEALTH
 from workzone.serving.metrics import STATES, Metrics
@@ -170,6 +171,32 @@ def test_compose_mounts_exist_and_jobs_are_known() -> None:
     jobs = {s["job_name"] for s in load("prometheus/prometheus.yml")["scrape_configs"]}
     assert set(re.findall(r'job="([\w-]+)"', "\n".join(expressions()))) <= jobs
     assert (DEPLOY / compose["services"]["server"]["build"]["dockerfile"].removeprefix("deploy/")).is_file()
+
+
+def test_the_server_of_compose_is_checked_as_the_image_is() -> None:
+    compose = load("compose.yaml")["services"]
+    text = (DEPLOY / "docker/Dockerfile.cpu").read_text()
+    (command,) = re.findall(r"^  CMD (\[.*\])$", text, re.MULTILINE)
+    assert compose["server"]["healthcheck"]["test"] == ["CMD", *json.loads(command)]
+    # A promotion must reach it, and the first who mounts a new volume may own it.
+    assert "--registry" in compose["server"]["command"]
+    assert compose["node-exporter"]["depends_on"] == ["monitor"]
+
+
+def test_the_gpu_image_takes_the_version_that_was_tested() -> None:
+    text = (DEPLOY / "docker/Dockerfile.cuda").read_text()
+    assert "s/^onnxruntime==//p" in text
+    pins = (DEPLOY.parent / "constraints.txt").read_text()
+    assert len(re.findall(r"^onnxruntime==\d+\.\d+\.\d+$", pins, re.MULTILINE)) == 1
+
+
+def test_marks_of_void_certificates_reach_the_pods() -> None:
+    """A mark lies beside its bundle, so the folder above must be mounted."""
+    (box,) = load("kubernetes/deployment.yaml")["spec"]["template"]["spec"]["containers"]
+    bundle = Path(box["args"][1])
+    (mount,) = (m for m in box["volumeMounts"] if m["name"] == "bundles")
+    assert mark_path(bundle).parent == Path(mount["mountPath"])
+    assert "subPath" not in mount
 
 
 def test_kubernetes_names_agree() -> None:

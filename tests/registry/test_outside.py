@@ -116,6 +116,11 @@ def test_what_cannot_be_told_is_said(tmp_path: Path, make: Make, monkeypatch: py
 def test_an_address_of_mlflow_is_read_with_care(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="password"):
         Link.parse("postgresql://me:secret@db/workzone")
+    for word in ("postgres://me:secret@db/workzone", "postgresql://db/workzone?password=secret", "http://a:secret@m"):
+        for read in (Link.parse, registry_of):
+            with pytest.raises(ConfigError, match="password must not") as caught:
+                read(word)
+            assert "secret" not in str(caught.value)
     with pytest.raises(ConfigError, match="no address"):
         Link.parse("ftp://db/workzone")
     with pytest.raises(ConfigError, match="no name"):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -304,3 +305,16 @@ def test_ray_makes_the_same_bytes(
     assert "11 images in 3 shards" in done.stderr
     assert files(out) == files(whole)
     assert json.loads((out / "summary.json").read_text())["last_call"]["launcher"] == "ray"
+
+
+def test_another_device_is_another_scoring(tmp_path: Path) -> None:
+    options, output = Options("0" * 64, None, 1, None, (), 4), Output(tmp_path)
+    first = make_plan([b"a"], options, output)
+    assert "device" not in output.plan.read_text(), "as it was before there were others"
+    with pytest.raises(ConfigError, match="another device"):
+        make_plan([b"a"], replace(options, device="cuda"), output)
+    assert make_plan([b"a"], options, output) == first
+    other = Output(tmp_path / "other")
+    assert make_plan([b"a"], replace(options, device="cuda"), other)[0].address != first[0].address
+    with pytest.raises(ConfigError, match="another device"):
+        make_plan([b"a"], options, other)

@@ -58,7 +58,7 @@ def second(model: Model) -> Model:
 def pair(tiny_bundle: Path, model: Model, second: Model, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in whose place the second model is opened."""
     folder, load = Path("second"), Model.load
-    monkeypatch.setattr(Model, "load", lambda f, *, threads=0: second if f == folder else load(f, threads=threads))
+    monkeypatch.setattr(Model, "load", lambda f, **how: second if f == folder else load(f, **how))
     return folder
 
 

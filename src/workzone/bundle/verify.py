@@ -21,11 +21,16 @@ class Check:
     detail: str
 
 
-def verify_bundle(folder: Path) -> list[Check]:
-    """Run all checks that can still be run after a failure; a bundle is good when every check passed."""
+def verify_bundle(folder: Path, *, device: str = "cpu") -> list[Check]:
+    """Run all checks that can still be run after a failure; a bundle is good when every check passed.
+
+    Args:
+        folder: of the bundle.
+        device: where the golden cases are answered, see ``Detector.load``.
+    """
     try:
         if schema.is_cascade(folder):
-            return _verify_cascade(folder)
+            return _verify_cascade(folder, device)
         manifest = schema.read_manifest(folder)
     except WorkzoneError as error:
         return [Check("schema", False, str(error))]
@@ -48,11 +53,11 @@ def verify_bundle(folder: Path) -> list[Check]:
     )
     if problems or void:
         return checks  # the golden cases of a changed bundle prove nothing
-    checks.append(_golden(folder, lambda: Detector.load(folder, check_hashes=False)))
+    checks.append(_golden(folder, lambda: Detector.load(folder, device=device, check_hashes=False)))
     return checks
 
 
-def _verify_cascade(folder: Path) -> list[Check]:
+def _verify_cascade(folder: Path, device: str) -> list[Check]:
     """The checks of a cascade of several models, those of its members among them."""
     manifest = chain.read_chain(folder)
     checks = [Check("schema", True, f"version {manifest.schema_version}, sealed, {len(manifest.members)} members")]
@@ -60,14 +65,14 @@ def _verify_cascade(folder: Path) -> list[Check]:
     evidence = f"{len(manifest.files)} files and {len(manifest.members)} members unchanged"
     checks.append(Check("hashes", not problems, "; ".join(problems) or evidence))
     for number in range(1, len(manifest.members) + 1):
-        member = verify_bundle(chain.member_folder(folder, number))
+        member = verify_bundle(chain.member_folder(folder, number), device=device)
         bad = [f"{c.name}: {c.detail}" for c in member if not c.passed]
         evidence = f"{len(member)} checks passed"
         checks.append(Check(f"member {number}", not bad, "; ".join(bad) or evidence))
     if not all(check.passed for check in checks):
         return checks
     try:
-        detector = chain.CascadeDetector.load(folder, check_hashes=False)
+        detector = chain.CascadeDetector.load(folder, device=device, check_hashes=False)
     except WorkzoneError as error:
         return [*checks, Check("certificate", False, str(error))]
     state = "certified" if detector.certificate.certified else "no certified promise"

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import typer
 
+from workzone.cli.options import DEVICE, Device
+
 
 def verify(
     bundle: Path = typer.Argument(..., help="Folder of the bundle, or of what 'workzone certify' wrote."),
+    device: Device = DEVICE,
     as_json: bool = typer.Option(False, "--json", help="Print the checks as JSON."),
 ) -> None:
     """Recompute hashes, check that the certificate fits, answer the golden cases again; exit 3 when a check fails."""
@@ -24,7 +27,7 @@ def verify(
 
         checks = verify_rule(bundle)
     else:
-        checks = verify_bundle(bundle)
+        checks = verify_bundle(bundle, device=device.value)
     failed = [c for c in checks if not c.passed]
     if as_json:
         typer.echo(json.dumps([{"name": c.name, "passed": c.passed, "detail": c.detail} for c in checks], indent=2))

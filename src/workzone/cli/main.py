@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from inspect import cleandoc
 
@@ -118,6 +119,10 @@ def _root(
 
 def main() -> None:
     """Run the command line and exit."""
+    if os.getpid() == 1:
+        # The first process of a container is not ended by a signal that it does not handle, and would be killed when
+        # the patience of whoever stops it is over.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app(prog_name="workzone")
     except WorkzoneError as error:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 
 import typer
 
 from workzone.errors import ConfigError
 
+
+class Device(StrEnum):
+    """Where the network of a bundle runs."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+DEVICE = typer.Option(
+    Device.cpu, "--device", help="Where the network runs; cuda needs onnxruntime-gpu.", envvar="WORKZONE_DEVICE"
+)
 MAX_PIXELS = typer.Option(120_000_000, "--max-pixels", min=1, help="Refuse larger images.")
 BUDGET = typer.Option(
     None,

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from workzone.cli.options import ANSWERS, BUDGET, FORMAT, MAX_PIXELS, SLICES, note, or_starter, slice_columns
+from workzone.cli.options import (
+    ANSWERS,
+    BUDGET,
+    DEVICE,
+    FORMAT,
+    MAX_PIXELS,
+    SLICES,
+    Device,
+    note,
+    or_starter,
+    slice_columns,
+)
 from workzone.cli.videos import SUFFIXES as VIDEO_SUFFIXES
 from workzone.cli.videos import VideoCounts, VideoOptions, is_video, video_rows
 from workzone.errors import ConfigError, DataError
@@ -46,6 +57,7 @@ def predict(
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of the engine and for decoding, 0 for all cores."),
     max_pixels: int = MAX_PIXELS,
     budget: float | None = BUDGET,
+    device: Device = DEVICE,
     views: bool = typer.Option(False, "--views", help="Include the score and weight of each view (jsonl)."),
     slices: list[str] | None = SLICES,
     every: float = typer.Option(1.0, "--every", min=0.01, help="Videos: seconds between frames."),
@@ -76,7 +88,7 @@ def predict(
     columns = slice_columns(slices or [])
     fitted = pool.lower().endswith(".json")
     score = None if fitted else drive_score(pool)
-    detector = open_bundle(bundle, threads=threads)
+    detector = open_bundle(bundle, device=device.value, threads=threads)
     options = VideoOptions(every, load_score(Path(pool), detector) if fitted else score, min_seconds, columns)
     require_columns(detector.calibrator, columns)
     mark = read_mark(mark_path(bundle), detector.manifest.sha256)

@@ -53,14 +53,14 @@ class Against(StrEnum):
 def _open(root: str) -> Registry:
     from workzone.registry.address import registry_of
 
-    return registry_of(root)
+    return registry_of(root, apart=True)
 
 
 def _tell(registry: Registry) -> None:
     """MLflow holds the same versions and aliases, unless it is off or not installed."""
     from workzone.registry.address import tell_mlflow
 
-    tell_mlflow(registry, lambda text: typer.echo(text, err=True))
+    tell_mlflow(registry, lambda text: typer.echo(text, err=True), apart=True)
 
 
 def _dump(value: Any) -> None:

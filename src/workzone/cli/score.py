@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from workzone.cli.options import BUDGET, MAX_PIXELS, SLICES, note, or_starter, slice_columns
+from workzone.cli.options import BUDGET, DEVICE, MAX_PIXELS, SLICES, Device, note, or_starter, slice_columns
 
 
 def score(
@@ -28,6 +28,7 @@ def score(
     shard_size: int = typer.Option(1024, "--shard-size", min=1, help="Images of a shard."),
     max_pixels: int = MAX_PIXELS,
     budget: float | None = BUDGET,
+    device: Device = DEVICE,
     slices: list[str] | None = SLICES,
     ray_address: str | None = typer.Option(
         None, "--ray-address", help="A running cluster; without it one is started here.", metavar="HOST:PORT"
@@ -53,6 +54,7 @@ def score(
             launch=launch,
             max_pixels=max_pixels,
             budget=budget,
+            device=device.value,
             columns=slice_columns(slices or []),
             shard_size=shard_size,
             advance=advance,

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from workzone.cli.options import BUDGET
+from workzone.cli.options import BUDGET, DEVICE, Device
 from workzone.errors import ConfigError, DataError
 
 review_app = typer.Typer(help="Labels that people gave to abstained pictures.", no_args_is_help=True)
@@ -44,6 +44,7 @@ def serve(
     shadow_queue: int = typer.Option(16, "--shadow-queue", min=1, max=1024, help="Images that may wait for it."),
     shadow_seconds: float = typer.Option(10.0, "--shadow-seconds", min=0.01, help="Age at which they are dropped."),
     budget: float | None = BUDGET,
+    device: Device = DEVICE,
     host: str = typer.Option("127.0.0.1", "--host", help="Address to listen on; others need --api-key-file."),
     port: int = typer.Option(8000, "--port", min=0, max=65535),
     workers: int = typer.Option(1, "--workers", min=1, max=64, help="Processes; each opens the bundle."),
@@ -53,6 +54,9 @@ def serve(
     batch_wait_ms: float = typer.Option(0.0, "--batch-wait-ms", min=0.0, max=1000.0, help="Wait for a batch to fill."),
     deadline_ms: int = typer.Option(10_000, "--deadline-ms", min=1, help="Longest time of a request; then 504."),
     body_seconds: float = typer.Option(30.0, "--body-seconds", min=0.1, help="Longest time for a request to arrive."),
+    keep_alive_seconds: int = typer.Option(
+        75, "--keep-alive-seconds", min=1, help="How long a connection without a request stays open."
+    ),
     max_bytes: int = typer.Option(32 * 1024 * 1024, "--max-bytes", min=1, help="Largest request."),
     max_memory: int = typer.Option(
         512 * 1024 * 1024, "--max-memory", min=1, help="Bytes of all requests held at once."
@@ -85,7 +89,7 @@ def serve(
     """Answer over HTTP: /v1/predict, Open Inference Protocol under /v2, a page at /; every answer says whether its
     certificate holds.
     """
-    given: dict[str, Any] = {**locals(), "stop_event": stop_event.value}
+    given: dict[str, Any] = {**locals(), "stop_event": stop_event.value, "device": device.value}
     from workzone.serving import require_serve
 
     require_serve()

@@ -21,6 +21,7 @@ from workzone.errors import BundleError, CheckFailedError
 from workzone.export.onnx import backbone_example, frozen_copy, head_example, quiet
 from workzone.files import atomic_path, read_json
 from workzone.models.backbones import Backbone
+from workzone.processors import processors
 
 
 def write_torch_files(kind: str, names: tuple[str, str], backbone: Backbone, head: nn.Module, folder: Path) -> None:
@@ -84,7 +85,7 @@ class TorchFileEngine(Engine):
     @classmethod
     def open_files(cls, folder: Path, names: tuple[str, str], shape: tuple[int, int], threads: int = 0) -> Self:
         """Open backbone and head by ``names``; ``shape`` is the side of a view and the length of an embedding."""
-        threads = threads or len(os.sched_getaffinity(0))
+        threads = threads or processors()
         backbone, head = (_load(folder / name, threads) for name in names)
         return cls(backbone, head, shape, threads)
 

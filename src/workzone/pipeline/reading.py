@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from workzone.errors import ConfigError, DataError
 from workzone.files import sha256_json
 from workzone.pipeline.artifacts import Artifacts
 from workzone.pipeline.phase import Progress
+from workzone.processors import processors
 
 if TYPE_CHECKING:
     from workzone.data.manifest import Manifest
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def workers(config: RunConfig) -> int:
     """Threads that decode images."""
-    return config.compute.workers or len(os.sched_getaffinity(0))
+    return config.compute.workers or processors()
 
 
 def location(config: RunConfig, artifacts: Artifacts) -> Path:

@@ -1,7 +1,8 @@
 """Where a registry lies: a folder, or an address of MLflow's model registry that knows the folder.
 
 MLflow takes 240 MB and seconds of a processor to load, so what runs for long (the server) asks it in a process of its
-own: ``python -m workzone.registry.address find|tell WORD``.
+own: ``python -m workzone.registry.address find|tell|compare WORD``. So do the commands: a database that takes a
+connection and never answers would hold them for ever.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from workzone.errors import CheckFailedError, ConfigError, WorkzoneError
 from workzone.files import write_json
@@ -45,13 +47,11 @@ class Link:
         if word == OFF:
             return cls("")
         uri, _, name = word.partition("#")  # urldefrag would drop slashes of sqlite:////FILE
+        _refuse_password(uri)  # first: every other message repeats the address
         parts = urlsplit(uri)
         if parts.scheme.partition("+")[0] not in _STORES:
             fix = "write sqlite:///FILE, postgresql://HOST/DATABASE, http://HOST:PORT, or off"
             raise ConfigError(f"{word[:80]!r} is no address of MLflow", where="--mlflow", fix=fix)
-        if parts.password:
-            fix = "leave it out; PostgreSQL reads PGPASSWORD or ~/.pgpass, a server of MLflow MLFLOW_TRACKING_PASSWORD"
-            raise ConfigError("a password must not stand in the address, which is written down", fix=fix)
         if parts.scheme.startswith("sqlite") and (path := _file(uri)) is not None:
             uri = f"sqlite:///{path.absolute()}"
         from workzone.registry.mlflow_mirror import require_name
@@ -83,6 +83,13 @@ class Link:
         write_json(registry.root / RECORD, {"uri": self.uri, "name": self.name})
 
 
+def _refuse_password(uri: str) -> None:
+    parts = urlsplit(uri)
+    if parts.password or any("password" in key.lower() for key, _ in parse_qsl(parts.query, keep_blank_values=True)):
+        fix = "leave it out; PostgreSQL reads PGPASSWORD or ~/.pgpass, a server of MLflow MLFLOW_TRACKING_PASSWORD"
+        raise ConfigError("a password must not stand in the address, which is written down", fix=fix)
+
+
 def _file(uri: str) -> Path | None:
     """File of an SQLite store."""
     prefix = "sqlite:///"
@@ -105,10 +112,12 @@ def registry_of(place: str, *, apart: bool = False) -> Registry:
         return Registry(Path(place))
     if parts.scheme == "file":
         return Registry(Path(unquote(parts.path)))
+    _refuse_password(place)
     if parts.scheme.partition("+")[0] not in _STORES:
         fix = "give the folder of 'workzone registry', or where MLflow holds it: sqlite:///FILE, postgresql://HOST/DB"
         raise ConfigError(f"a registry is a folder or an address of MLflow, not {place[:80]!r}", fix=fix)
-    return Registry(Path(_elsewhere("find", place))) if apart else _found(Link.parse(place))
+    link = Link.parse(place)
+    return Registry(Path(_elsewhere("find", place)[0])) if apart else _found(link)
 
 
 def _found(link: Link) -> Registry:
@@ -142,14 +151,15 @@ def tell_mlflow(registry: Registry, note: Callable[[str], None], *, apart: bool 
         if link is None:
             return {}
         if apart:
-            _elsewhere("tell", str(registry.root))
+            for line in _elsewhere("tell", str(registry.root)):
+                note(line)
             return {}
         from workzone.registry.mlflow_mirror import mirror
 
         return mirror(registry, link.uri, link.name, note=note)
     except WorkzoneError as error:
         again = f"workzone registry mlflow --root {registry.root}"
-        note(f"MLflow was not told, the registry itself has changed: {error}. Repeat it with: {again}")
+        note(f"MLflow was not told, the registry itself has changed: {error} Repeat it with: {again}")
         return {}
 
 
@@ -162,35 +172,42 @@ def mlflow_gate(registry: Registry) -> Gate:
         file = _file(link.uri)
         if file is not None and not file.is_file():
             return Gate("mlflow", None, f"nothing was told to {link.uri} yet")
-        from workzone.registry.mlflow_mirror import differences
-
-        wrong = differences(registry, link.uri, link.name)
+        wrong = _elsewhere("compare", str(registry.root))
     except WorkzoneError as error:
         return Gate("mlflow", False, str(error))
     return Gate("mlflow", not wrong, "; ".join(wrong) or f"{link.uri} says what the log says")
 
 
-def _elsewhere(verb: str, word: str) -> str:
+def _elsewhere(verb: str, word: str) -> list[str]:
+    """What another process says about it, line by line; a database that never answers costs that process alone."""
     words = [sys.executable, "-m", "workzone.registry.address", verb, word]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
-        raise ConfigError(f"MLflow did not answer within {_SECONDS:.0f} s", where=word[:200]) from error
+        raise ConfigError(f"MLflow did not answer within {_SECONDS:.0f} s") from error
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["nothing was said"]
-        raise ConfigError(said[-1][:1000])
-    return done.stdout.strip()
+        raise (CheckFailedError if done.returncode == CheckFailedError.exit_code else ConfigError)(said[-1][:1000])
+    return done.stdout.splitlines()
 
 
 def _main(verb: str, word: str) -> int:
+    said: list[str] = []
     try:
-        if verb == "find":
-            print(_found(Link.parse(word)).root)
-        else:
-            tell_mlflow(Registry(Path(word)), lambda text: print(text, file=sys.stderr))
+        with redirect_stdout(sys.stderr):  # what libraries print is none of our lines
+            if verb == "find":
+                said.append(str(_found(Link.parse(word)).root))
+            elif verb == "tell":
+                tell_mlflow(Registry(Path(word)), said.append)
+            elif (link := Link.of(Registry(Path(word)))) is not None:
+                from workzone.registry.mlflow_mirror import differences
+
+                said += differences(Registry(Path(word)), link.uri, link.name)
     except WorkzoneError as error:
-        print(error, file=sys.stderr)
-        return 3
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return error.exit_code
+    for text in said:
+        print(text if verb == "find" else " ".join(text.split()))
     return 0
 
 

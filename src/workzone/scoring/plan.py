@@ -31,6 +31,7 @@ class Options:
         budget: operating point of a cascade, None for the bundle's own.
         columns: metadata for the calibrator, the same for all images.
         shard_size: images of a shard.
+        device: where the networks run; another one rounds differently.
     """
 
     bundle_sha256: str
@@ -39,6 +40,7 @@ class Options:
     budget: float | None
     columns: tuple[tuple[str, str], ...]
     shard_size: int
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def make_plan(names: Iterable[bytes], options: Options, output: Output) -> list[
                     known = head.hexdigest()
                 stream.write(content)
                 digest.update(content)
-                address = sha256_json([SCHEMA, asdict(options), hashlib.sha256(content).hexdigest()])[:16]
+                address = sha256_json([SCHEMA, _values(options), hashlib.sha256(content).hexdigest()])[:16]
                 shards.append(Shard(index, at, len(content), len(chunk), address))
                 at += len(content)
         if not shards:
@@ -188,8 +190,15 @@ def _chunks(names: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
         yield chunk
 
 
+def _values(options: Options) -> dict[str, Any]:
+    values = asdict(options)
+    if options.device == "cpu":  # as before there were others, so that what was begun then goes on
+        del values["device"]
+    return values
+
+
 def _plain(options: Options) -> dict[str, Any]:
-    return asdict(options) | {"columns": dict(options.columns)}
+    return _values(options) | {"columns": dict(options.columns)}
 
 
 def _read(output: Output) -> dict[str, Any] | None:
@@ -208,7 +217,7 @@ def _read(output: Output) -> dict[str, Any] | None:
 
 def _same_options(stored: Mapping[str, Any], options: Options, output: Output) -> None:
     asked = _plain(options)
-    told = [name for name in asked if stored.get(name) != asked[name]]
+    told = [name for name in {**asked, **stored} if stored.get(name) != asked.get(name)]
     if told:
         words = {"bundle_sha256": "bundle", "void_sha256": "state of the certificate"}
         raise ConfigError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +15,7 @@ from workzone.cluster import Launcher
 from workzone.errors import ArtifactError, ConfigError
 from workzone.files import atomic_path, write_json
 from workzone.monitoring.void import mark_path, read_mark
+from workzone.processors import processors
 from workzone.scoring.plan import SHARD_SIZE, Options, Output, Shard, locked, make_plan, shard_files
 from workzone.scoring.shard import Job, read_bad, read_figures
 from workzone.vision.decode import MAX_PIXELS
@@ -48,6 +48,7 @@ def score_images(
     launch: Launch | None = None,
     max_pixels: int = MAX_PIXELS,
     budget: float | None = None,
+    device: str = "cpu",
     columns: dict[str, str] | None = None,
     shard_size: int = SHARD_SIZE,
     advance: Advance | None = None,
@@ -65,6 +66,7 @@ def score_images(
         launch: who does the work.
         max_pixels: largest image that is decoded.
         budget: see ``Detector.at_budget``.
+        device: see ``Detector.load``; every process opens the bundle on it.
         columns: metadata that the calibrator needs, the same for all images.
         shard_size: images of a shard.
         advance: told images done and in all.
@@ -85,7 +87,7 @@ def score_images(
     if shard_size < 1 or how.workers < 0 or how.threads < 1:
         raise ConfigError("shard size and threads must be at least 1, workers at least 0")
     root = bundle.resolve()
-    detector = open_bundle(root, threads=how.threads)
+    detector = open_bundle(root, device=device, threads=how.threads)
     require_columns(detector.calibrator, columns)
     if budget is not None:
         detector = detector.at_budget(budget)
@@ -97,6 +99,7 @@ def score_images(
         budget=budget,
         columns=tuple(sorted((columns or {}).items())),
         shard_size=shard_size,
+        device=device,
     )
     output = Output(out.resolve())
     job = Job(output, Path.cwd(), root, options, mark, how.threads)
@@ -109,7 +112,7 @@ def score_images(
         tell = advance or (lambda done, total: None)
         tell(done, total)
         start = time.perf_counter()
-        workers = how.workers or max(1, len(os.sched_getaffinity(0)) // how.threads)
+        workers = how.workers or max(1, processors() // how.threads)
         if missing:
             made = (
                 run_local(job, missing, workers, detector)

@@ -119,7 +119,7 @@ def open_detector(job: Job) -> AnyDetector:
     """
     from workzone.errors import BundleError
 
-    detector = open_bundle(job.bundle, threads=job.threads)
+    detector = open_bundle(job.bundle, device=job.options.device, threads=job.threads)
     if detector.manifest.sha256 != job.options.bundle_sha256:
         raise BundleError("this is another bundle than at the start", where=str(job.bundle), fix="name a new --out")
     return detector if job.options.budget is None else detector.at_budget(job.options.budget)

@@ -86,9 +86,9 @@ class Model:
             self.detector = replace(self.detector, engine=self._watched[0])
 
     @classmethod
-    def load(cls, folder: Path, *, threads: int = 0) -> Model:
+    def load(cls, folder: Path, *, device: str = "cpu", threads: int = 0) -> Model:
         """Open the bundle in ``folder`` and answer its golden cases; raises BundleError as ``open_bundle`` does."""
-        model = cls(open_bundle(folder, threads=threads))
+        model = cls(open_bundle(folder, device=device, threads=threads))
         model.check(every_case=True)
         return model
 

@@ -156,7 +156,7 @@ class Roles:
         fresh = None
         if folder is not None:
             threads = 1 if role == SHADOW else self.settings.threads
-            fresh = Model.load(folder, threads=threads)
+            fresh = Model.load(folder, device=self.settings.device, threads=threads)
             if role == CHAMPION and self.settings.budget is not None:
                 fresh.spend(self.settings.budget)
             self._require_columns(fresh, role)
@@ -184,7 +184,7 @@ def load_champion(settings: ServeSettings) -> Model:
     """Open the bundle that answers; raises as ``Model.load``, ``Model.spend`` and ``place_of`` do."""
     folder = place_of(settings, CHAMPION)
     assert folder is not None
-    model = Model.load(folder, threads=settings.threads)
+    model = Model.load(folder, device=settings.device, threads=settings.threads)
     if settings.budget is not None:
         model.spend(settings.budget)
     return model

@@ -54,6 +54,7 @@ def _config(settings: ServeSettings, app: object) -> uvicorn.Config:
         ws="none",
         http=partial(Patient, seconds=settings.body_seconds),  # type: ignore[arg-type]
         lifespan="on",
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.grace_seconds,
     )
 
@@ -130,7 +131,7 @@ def _serve_many(settings: ServeSettings) -> None:
     for role in (CHAMPION, CHALLENGER, SHADOW):  # as above
         folder = place_of(settings, role)
         if folder is not None:
-            opened = open_bundle(folder, threads=1)
+            opened = open_bundle(folder, device=settings.device, threads=1)
             if role == CHAMPION and settings.budget is not None:
                 opened.at_budget(settings.budget)
     _try_places(settings)

@@ -36,6 +36,7 @@ class ServeSettings(BaseModel):
     shadow_queue: int = Field(default=16, ge=1, le=1024, description="images that may wait for the shadow")
     shadow_seconds: float = Field(default=10.0, gt=0, description="age at which an image is dropped for the shadow")
     budget: float | None = Field(default=None, gt=0, description="of the champion's cascade, see Decider.at_budget")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the networks run")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     workers: int = Field(default=1, ge=1, le=64, description="processes")
@@ -45,6 +46,9 @@ class ServeSettings(BaseModel):
     batch_wait_ms: float = Field(default=0.0, ge=0, le=1000, description="how long a batch waits to fill")
     deadline_ms: int = Field(default=10_000, ge=1, description="longest time of a request, and the default")
     body_seconds: float = Field(default=30.0, gt=0, description="longest time a client may take to send its request")
+    # Above the 60 seconds for which the usual proxies keep theirs: whoever closes first must not be the server, or a
+    # proxy sends a request into a connection that has just gone and answers 502.
+    keep_alive_seconds: int = Field(default=75, ge=1, description="how long a connection without a request stays open")
     max_bytes: int = Field(default=32 * MIB, ge=1, le=16 * MAX_BYTES, description="largest request")
     max_memory: int = Field(default=512 * MIB, ge=1, description="bytes of all requests held at once in each process")
     max_images: int = Field(default=16, ge=1, description="images of one request")

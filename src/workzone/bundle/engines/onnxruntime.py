@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from workzone.bundle.engines.base import HEAD_OUTPUTS, Engine, FloatViews, Scores, check_signature, closed
 from workzone.bundle.engines.onnx_scan import refuse_unsafe_onnx
 from workzone.errors import BundleError
+from workzone.processors import processors
 
 _VIEWS_ON_GPU = 32
 
@@ -45,7 +45,7 @@ class OnnxRuntimeEngine(Engine):
         """See ``Engine.open``; ``head=False`` opens the backbone alone."""
         backbone = _session(folder / cls.backbone_file, device, head=False)
         head_session = _session(folder / cls.head_file, device, head=True) if head else None
-        return cls(backbone, head_session, precision, threads or len(os.sched_getaffinity(0)))
+        return cls(backbone, head_session, precision, threads or processors())
 
     @classmethod
     def open_head(cls, path: Path) -> Callable[[FloatViews, FloatViews, NDArray[np.bool_]], Scores]:
@@ -121,11 +121,20 @@ def _session(path: Path, device: str, *, head: bool) -> Any:
             where=f"providers: {', '.join(available)}",
             fix="install onnxruntime-gpu or use device cpu",
         )
-    providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
+    # Without TF32, which rounds to ten bits: a certificate of fp32 speaks of fp32.
+    cuda = ("CUDAExecutionProvider", {"use_tf32": "0"})
+    provider = cuda if device == "cuda" else "CPUExecutionProvider"
     try:
-        session = ort.InferenceSession(str(path), options, providers=providers)
+        session = ort.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # onnxruntime raises its own unrelated classes
         raise BundleError(f"onnxruntime cannot read the network: {_first_line(error)}", where=str(path)) from error
+    if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+        # It goes on with the CPU where the driver or a library of CUDA is missing.
+        raise BundleError(
+            "onnxruntime could not start its CUDA provider, and would use the CPU",
+            where=str(path),
+            fix="check driver, CUDA and cuDNN with nvidia-smi and the notes of onnxruntime-gpu, or use device cpu",
+        )
     inputs = {i.name: i.shape for i in session.get_inputs()}
     check_signature(path, inputs, {o.name: o.shape for o in session.get_outputs()}, head=head)
     return session

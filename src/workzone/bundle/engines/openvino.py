@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from workzone.bundle.engines.base import HEAD_OUTPUTS, Engine, FloatViews, Scores, check_signature, closed
 from workzone.bundle.engines.onnxruntime import masked_scores
 from workzone.errors import BundleError, needs_extra
+from workzone.processors import processors
 
 _MAX_XML = 256 * 1024 * 1024
 _OPERATOR = re.compile(r"<layer\b[^>]*>")
@@ -55,7 +55,7 @@ class OpenVinoEngine(Engine):
             raise BundleError("the openvino engine runs on the CPU only", fix="use device cpu")
         with needs_extra("openvino", "openvino", feature="the openvino engine"):
             import openvino as ov
-        threads = threads or len(os.sched_getaffinity(0))
+        threads = threads or processors()
         settings: dict[str, Any] = {
             "NUM_STREAMS": threads,
             "INFERENCE_NUM_THREADS": threads,
