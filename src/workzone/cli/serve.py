@@ -53,6 +53,9 @@ def serve(
     batch_wait_ms: float = typer.Option(0.0, "--batch-wait-ms", min=0.0, max=1000.0, help="Wait for a batch to fill."),
     deadline_ms: int = typer.Option(10_000, "--deadline-ms", min=1, help="Longest time of a request; then 504."),
     body_seconds: float = typer.Option(30.0, "--body-seconds", min=0.1, help="Longest time for a request to arrive."),
+    keep_alive_seconds: int = typer.Option(
+        75, "--keep-alive-seconds", min=1, help="How long a connection without a request stays open."
+    ),
     max_bytes: int = typer.Option(32 * 1024 * 1024, "--max-bytes", min=1, help="Largest request."),
     max_memory: int = typer.Option(
         512 * 1024 * 1024, "--max-memory", min=1, help="Bytes of all requests held at once."

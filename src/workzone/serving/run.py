@@ -54,6 +54,7 @@ def _config(settings: ServeSettings, app: object) -> uvicorn.Config:
         ws="none",
         http=partial(Patient, seconds=settings.body_seconds),  # type: ignore[arg-type]
         lifespan="on",
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.grace_seconds,
     )
 

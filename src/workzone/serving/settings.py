@@ -45,6 +45,9 @@ class ServeSettings(BaseModel):
     batch_wait_ms: float = Field(default=0.0, ge=0, le=1000, description="how long a batch waits to fill")
     deadline_ms: int = Field(default=10_000, ge=1, description="longest time of a request, and the default")
     body_seconds: float = Field(default=30.0, gt=0, description="longest time a client may take to send its request")
+    # Above the 60 seconds for which the usual proxies keep theirs: whoever closes first must not be the server, or a
+    # proxy sends a request into a connection that has just gone and answers 502.
+    keep_alive_seconds: int = Field(default=75, ge=1, description="how long a connection without a request stays open")
     max_bytes: int = Field(default=32 * MIB, ge=1, le=16 * MAX_BYTES, description="largest request")
     max_memory: int = Field(default=512 * MIB, ge=1, description="bytes of all requests held at once in each process")
     max_images: int = Field(default=16, ge=1, description="images of one request")
