@@ -16,6 +16,10 @@ $(shell rm -rf .make)
 endif
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+# Most of it is PyTorch's build for GPUs, which is what pip takes.
+ROOM := free=$$(df -Pm . | awk 'NR == 2 { print $$4 }'); if [ "$$free" -lt 10000 ]; then \
+  echo "$$free MB are free on this disk; the packages of all extras take 8,500 MB, the tests 900 MB." >&2; fi
+
 .PHONY: help demo test check test-all bench docs clean lint types arrows wheel release
 
 help: ## show this list
@@ -68,10 +72,12 @@ clean: ## remove .venv, caches and build products; runs (outputs/, demo/) are ke
 
 .make/train: .make/venv $(WANTED)
 	@echo "Installing workzone[train] into $(VENV); this takes some minutes the first time."
+	@$(ROOM)
 	$(PIP) install --quiet -c constraints.txt -e '.[train]'
 	@touch $@
 
 .make/dev: .make/venv $(WANTED)
 	@echo "Installing workzone[dev] into $(VENV); this takes some minutes the first time."
+	@$(ROOM)
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -34,5 +34,6 @@ def test_killed_anywhere_it_ends_with_the_same_files(outcomes: dict[str, dict[st
     found = outcomes[cell]
     assert found["problems"] == []
     assert found["inside"] >= KILLS
-    assert found["ends"] >= found["inside"], "every killed run is resumed to its end"
+    # What a kill left is resumed to its end, or resumed and killed once more.
+    assert found["ends"] + found["chained"] >= found["inside"]
     assert found["differences"] == 0

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 SOURCES = Path(__file__).parents[2] / "src"
-_ENTRY = "from workzone.cli.main import main; main()"
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -24,7 +23,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 def command(words: Sequence[str | Path]) -> list[str]:
     """Arguments that start ``workzone`` with the interpreter of the tests."""
-    return [sys.executable, "-c", _ENTRY, *(str(w) for w in words)]
+    return [sys.executable, "-m", "workzone", *(str(w) for w in words)]
 
 
 def workzone(

@@ -116,7 +116,7 @@ def test_a_full_disk_under_the_log_lines_ends_no_request(
     start: Start, picture: bytes, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = start()
-    with monkeypatch.context() as full, open("/dev/full", "w", encoding="utf-8") as nowhere:
+    with monkeypatch.context() as full, Path("/dev/full").open("w", encoding="utf-8") as nowhere:
         full.setattr("sys.stderr", nowhere)
         for _ in range(3):
             assert client.post("/v1/predict", content=picture, headers=RAW).status_code == 200

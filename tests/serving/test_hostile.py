@@ -16,7 +16,10 @@ from helpers.server import Running
 from workzone.bundle.starter import starter_bundle
 
 pytestmark = pytest.mark.e2e
-_SETTINGS = ("--body-seconds", "1", "--max-queue", "16", "--max-pixels", "60000000", "--check-seconds", "0")
+_SETTINGS = (
+    *("--body-seconds", "1", "--keep-alive-seconds", "2", "--check-seconds", "0"),
+    *("--max-queue", "16", "--max-pixels", "60000000"),
+)
 
 
 @pytest.fixture(scope="module")

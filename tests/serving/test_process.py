@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import re
 import signal
@@ -81,6 +82,21 @@ def test_a_slow_client_is_dropped_and_others_are_answered(serve: Serve, picture:
         slow.settimeout(10)
         said = slow.recv(65536)
         assert b" 408 " in said.split(b"\r\n")[0]
+
+
+def test_an_answered_connection_stays_open_for_the_next_request(serve: Serve) -> None:
+    server = serve("--body-seconds", "1", "--keep-alive-seconds", "6")
+    proxy = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    proxy.connect()
+    proxy.auto_open = 0
+    for pause in (0.0, 1.3):  # longer than a head may take: nobody has begun one
+        time.sleep(pause)
+        proxy.request("GET", "/healthz")
+        assert proxy.getresponse().read() == b'{"status":"live"}'
+    answered = time.monotonic()
+    assert proxy.sock.recv(65536) == b""
+    assert time.monotonic() - answered > 4
+    proxy.close()
 
 
 def test_limits_hold_over_the_wire(serve: Serve) -> None:

@@ -13,7 +13,8 @@ _Base: Any = AutoHTTPProtocol
 class Patient(_Base):  # type: ignore[misc]
     """The protocol of the server, which closes a connection whose next head is not complete after ``seconds``.
 
-    uvicorn waits for ever for a head that has begun, so that a client could hold any number of connections.
+    uvicorn waits for ever for a head that has begun, so that a client could hold any number of connections. A head that
+    begins while the request before is answered is waited for as long as an idle connection is kept.
     """
 
     def __init__(self, *words: Any, seconds: float, **named: Any) -> None:

@@ -149,6 +149,8 @@ def _parity(context: Context, golden: list[Path], wanted: list[str], head: Ensem
     """Log-odds of each golden image by torch and by each engine; an fp32 engine beyond the tolerance stops the run."""
     import torch
 
+    from workzone.bundle.engines.base import VIEWS_PER_PASS
+    from workzone.bundle.parallel import embed_views
     from workzone.export.parity import compare
     from workzone.models.backbones import create_backbone, load_backbone
 
@@ -167,13 +169,13 @@ def _parity(context: Context, golden: list[Path], wanted: list[str], head: Ensem
     with context.progress.bar("comparing engines with torch") as advance, torch.inference_mode():
         for done, pixels, boxes in load_views(golden, pre, workers=2, on_error=fail):
             mask = np.ones((1, len(pixels)), dtype=np.bool_)
-            embedded = backbone(torch.from_numpy(pixels))
+            embedded = torch.cat([backbone(part) for part in torch.from_numpy(pixels).split(VIEWS_PER_PASS)])  # type: ignore[no-untyped-call]
             out = head(embedded[None], torch.from_numpy(boxes[None]), torch.from_numpy(mask))
             result["torch"].append(float(out[0][0]))
             views["torch"].append(out[1][0].tolist())
             embeddings["torch"].append(embedded.numpy())
             for name, engine in engines.items():
-                own = engine.embed(pixels)
+                own = embed_views(engine, pixels)
                 scores = engine.aggregate(own[None], boxes[None], mask)
                 embeddings[name].append(own)
                 result[name].append(float(scores.log_odds[0]))
