@@ -34,6 +34,7 @@ WORDS = {
     "predictions": "the table that joins the two halves",
     "cluster": "the same work on one machine or a Ray cluster",
     "files": "atomic writes, hashes",
+    "processors": "how many there are to use",
     "errors": "what a user can meet",
 }
 _ROW, _TOP, _WIDTH = 34, 46, 900
