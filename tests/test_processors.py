@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workzone.processors import processors
+from workzone.processors import limit_libraries, processors
 
 HERE = len(os.sched_getaffinity(0))
 
@@ -54,3 +54,14 @@ def test_version_1_also_under_the_path_of_the_machine(tmp_path: Path, path: str,
     files = {"cpu__cpu_cfs_quota_us": quota, "cpu__cpu_cfs_period_us": "100000"}
     proc, groups = machine(tmp_path, f"4:cpu,cpuacct:{path}\n1:name=systemd:/\n", **files)
     assert processors(proc, groups) == count
+
+
+@pytest.mark.usefixtures("many")
+def test_libraries_are_told_of_a_limit_and_of_nothing_else() -> None:
+    limited: dict[str, str] = {}
+    limit_libraries(2, limited)
+    assert limited == {"OMP_NUM_THREADS": "2"}
+    for count, kept in ((2, {"OMP_NUM_THREADS": "7"}), (64, {})):
+        given = dict(kept)
+        limit_libraries(count, given)
+        assert given == kept

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 _PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
@@ -23,6 +23,15 @@ def processors(proc: Path = _PROC, groups: Path = _GROUPS) -> int:
     """
     quotas = [math.ceil(q) for q in _quotas(proc, groups)]
     return max(1, min([len(os.sched_getaffinity(0)), *quotas]))
+
+
+def limit_libraries(count: int, environment: MutableMapping[str, str]) -> None:
+    """Have PyTorch and its like start ``count`` threads where these are fewer than the processors they would count.
+
+    They read ``OMP_NUM_THREADS`` when they are loaded, and somebody's own setting of it stays.
+    """
+    if count < len(os.sched_getaffinity(0)):
+        environment.setdefault("OMP_NUM_THREADS", str(count))
 
 
 def _quotas(proc: Path, groups: Path) -> Iterator[float]:

@@ -37,6 +37,7 @@ from workzone.cli import (
     tune,
 )
 from workzone.errors import WorkzoneError
+from workzone.processors import limit_libraries, processors
 
 app = typer.Typer(
     name="workzone",
@@ -123,6 +124,7 @@ def main() -> None:
         # The first process of a container is not ended by a signal that it does not handle, and would be killed when
         # the patience of whoever stops it is over.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    limit_libraries(processors(), os.environ)
     try:
         app(prog_name="workzone")
     except WorkzoneError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workzone.metrics.sample import FloatArray, IntArray, Sample
+from workzone.processors import processors
 
 Method = Literal["percentile", "bca"]
 
@@ -185,7 +185,7 @@ def run_chunks(
     parts = list(chunks(total, width))
     seeds = np.random.SeedSequence(seed).spawn(len(parts))
     size = samples * total * width
-    threads = min(len(parts), workers or (1 if size < 4_000_000 else min(4, os.cpu_count() or 1)))
+    threads = min(len(parts), workers or (1 if size < 4_000_000 else min(4, processors())))
 
     def one(index: int) -> None:
         work(np.random.default_rng(seeds[index]), *parts[index])
