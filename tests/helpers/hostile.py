@@ -6,6 +6,7 @@ A ``Shot`` is sent in pieces with pauses; ``leave`` closes the connection withou
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import random
@@ -359,6 +360,10 @@ KINDS: list[tuple[Callable[[random.Random], Shot], int]] = [
 ]
 
 
+_CLOSED = (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
+"""What one meets who still sends, or ends sending, on a connection that the server has closed."""
+
+
 def shots(count: int, seed: int) -> list[Shot]:
     """``count`` hostile requests of all kinds, in a mixed order that ``seed`` fixes."""
     r = random.Random(seed)
@@ -384,7 +389,9 @@ def fire(port: int, shot: Shot, seconds: float = 60.0) -> int | None:
             said = b""
             while b"\r\n" not in said and (more := wire.recv(65536)):
                 said += more
-        except (ConnectionResetError, BrokenPipeError):
+        except OSError as error:
+            if error.errno not in _CLOSED:
+                raise
             return None
     words = said.split(b"\r\n")[0].split(b" ")
     return int(words[1]) if len(words) > 1 and words[1].isdigit() else None
