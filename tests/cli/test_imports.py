@@ -105,6 +105,7 @@ def test_engines_report_to_nobody(package: str, tmp_path: Path) -> None:
     assert not kept & {"Microsoft", "deviceid", "intel", "openvino_ga_cid"}, kept
 
 
+@pytest.mark.e2e
 def test_a_run_with_nothing_to_do_does_not_wait_for_torch(tiny_run: Path) -> None:
     found = after_command("run", "--config", tiny_run / "config.yaml")
     assert not found & {"torch", "timm", "lightning", "matplotlib"}
