@@ -34,7 +34,8 @@ def verify(
     else:
         for c in checks:
             typer.echo(f"{'ok    ' if c.passed else 'FAILED'} {c.name}: {c.detail}")
-        typer.echo(f"The {kind} is good." if not failed else f"The {kind} must not be used.")
+        on = f" on {device.value}" if device is not Device.cpu and kind == "bundle" else ""
+        typer.echo(f"The {kind} is good{on}." if not failed else f"The {kind} must not be used{on}.")
     if failed:
         raise typer.Exit(3)
 
